@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "check.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ledger_private.h"
+#include "migrate.h"
+
+#define VIOLATIONS_MAX 1000U    /* per query: a broken ledger is told apart from a sound one long before */
+
+#define ROWS_SQL                                                                                                       \
+        "SELECT (SELECT count(*) FROM session) + (SELECT count(*) FROM domain) + (SELECT count(*) FROM memory) "       \
+        "+ (SELECT count(*) FROM attachment) + (SELECT count(*) FROM mapping) + (SELECT count(*) FROM op) "            \
+        "+ (SELECT count(*) FROM config.tenant) + (SELECT count(*) FROM config.tenant_quota) "                         \
+        "+ (SELECT count(*) FROM config.tenant_rule) + (SELECT count(*) FROM config.tenant_device) "                   \
+        "+ (SELECT count(*) FROM config.device_binding) + (SELECT count(*) FROM config.audit)"
+
+enum { STMT_INTENTS, STMT_MISSING, STMT_INTENT_END };
+static const char *const intent_sql[] = {
+        [STMT_INTENTS] = "SELECT id, object, kind, ranges FROM op WHERE settled = 0 AND kind IN (7, 8) ORDER BY id",
+        [STMT_MISSING] = "SELECT r.iova, r.last FROM ledger_rows r LEFT JOIN mapping m ON m.domain = ?1 AND m.iova = r.iova "
+                         "AND m.last = r.last AND (?2 = 0 OR m.op = ?2) WHERE m.domain IS NULL",
+};
+
+struct check {
+        struct db db;
+        struct rows rows;
+        void (*each)(const struct ledger_violation *v, void *arg);
+        void *arg;
+};
+
+static void address_function(sqlite3_context *context, int argc, sqlite3_value **argv) {
+        char text[32];
+
+        (void)argc;
+        (void)snprintf(text, sizeof text, "0x%" PRIx64, address_decode(sqlite3_value_int64(argv[0])));
+        sqlite3_result_text(context, text, -1, SQLITE_TRANSIENT);
+}
+
+static int run_query(struct check *c, const struct check_query *q, struct refusal *r) {
+        _cleanup_once_ struct stmt s = { 0 };
+        struct ledger_violation v = { .invariant = q->invariant };
+        int k;
+
+        if (db_prepare_one(&c->db, q->sql, &s, r) < 0)
+                return -1;
+        for (unsigned n = 0; (k = stmt_next(&s, r)) > 0 && n < VIOLATIONS_MAX; n++) {
+                stmt_get_text(&s, 0, v.text, sizeof v.text);
+                c->each(&v, c->arg);
+        }
+        return k < 0 ? -1 : 0;
+}
+
+/* One intent's recorded ranges against the mappings: a map must have made its rows, an unmap must find its. */
+static int check_intent(struct check *c, uint64_t op, uint64_t domain, bool is_map, struct refusal *r) {
+        _cleanup_stmt_ struct stmt s = db_stmt(&c->db, STMT_MISSING);
+        struct ledger_violation v = { .invariant = "I6" };
+        int k;
+
+        stmt_bits(&s, 1, domain);
+        stmt_bits(&s, 2, is_map ? op : 0);
+        for (unsigned n = 0; (k = stmt_next(&s, r)) > 0 && n < VIOLATIONS_MAX; n++) {
+                (void)snprintf(v.text, sizeof v.text,
+                               "Operation %" PRIu64 " is to %s 0x%" PRIx64 "-0x%" PRIx64 " in domain %" PRIu64
+                               ", but there is no such mapping.",
+                               op, is_map ? "map" : "unmap", address_decode(stmt_get_int64(&s, 0)),
+                               address_decode(stmt_get_int64(&s, 1)), domain);
+                c->each(&v, c->arg);
+        }
+        return k < 0 ? -1 : 0;
+}
+
+static int check_intents(struct check *c, struct refusal *r) {
+        _cleanup_stmt_ struct stmt s = db_stmt(&c->db, STMT_INTENTS);
+        int k;
+
+        while ((k = stmt_next(&s, r)) > 0) {
+                size_t size = (size_t)sqlite3_column_bytes(s.handle, 3);
+                _cleanup_free_ struct ledger_range *ranges = malloc(size + 1);
+
+                if (!ranges)
+                        return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "No memory for the ranges of an operation.");
+                (void)stmt_get_blob(&s, 3, ranges, size);
+                c->rows = (struct rows){ .ranges = ranges, .n = size / sizeof *ranges };
+                k = check_intent(c, stmt_get_bits(&s, 0), stmt_get_bits(&s, 1), stmt_get_int64(&s, 2) == LEDGER_OP_MAP, r);
+                c->rows = (struct rows){ 0 };
+                if (k < 0)
+                        return -1;
+        }
+        return k;
+}
+
+static int attach_config(struct check *c, const char *directory, struct refusal *r) {
+        _cleanup_once_ struct stmt s = { 0 };
+        char path[PATH_MAX];
+
+        if (db_path(path, directory, "config.db", "", r) < 0 || db_prepare_one(&c->db, "ATTACH ?1 AS config", &s, r) < 0)
+                return -1;
+        stmt_text(&s, 1, path);
+        return stmt_run(&s, NULL, r);
+}
+
+static int check_open(struct check *c, const char *directory, struct refusal *r) {
+        char path[PATH_MAX];
+
+        if (db_path(path, directory, "state.db", "", r) < 0 ||
+            db_open(&c->db, path, SQLITE_OPEN_READONLY, r) < 0 || attach_config(c, directory, r) < 0)
+                return -1;
+        if (sqlite3_create_function_v2(c->db.handle, "address", 1, SQLITE_UTF8 | SQLITE_DETERMINISTIC, NULL,
+                                       address_function, NULL, NULL, NULL) != SQLITE_OK ||
+            rows_register(c->db.handle, &c->rows) != SQLITE_OK)
+                return db_refuse(&c->db, r);
+        return db_prepare(&c->db, intent_sql, STMT_INTENT_END, r);
+}
+
+/* One transaction, so that the state is seen at one moment; the first statement reads it before the configuration, which
+ * is therefore the newer of the two: ids and tenants in use are in it. */
+static int check_directory(const char *directory, void (*each)(const struct ledger_violation *v, void *arg), void *arg,
+                           uint64_t *ret_rows, struct refusal *r) {
+        struct check c = { .each = each, .arg = arg };
+        const struct check_query *queries;
+        int64_t rows = 0;
+        size_t n;
+        int k;
+
+        queries = check_queries(&n);
+        k = check_open(&c, directory, r);
+        if (k == 0)
+                k = db_exec(&c.db, "BEGIN", r);
+        if (k == 0)
+                k = db_get_int64(&c.db, ROWS_SQL, &rows, r);
+        for (size_t i = 0; k == 0 && i < n; i++)
+                k = run_query(&c, &queries[i], r);
+        if (k == 0)
+                k = check_intents(&c, r);
+        db_close(&c.db);
+        if (k == 0)
+                *ret_rows = (uint64_t)rows;
+        return k;
+}
+
+int ledger_check(struct ledger *l, void (*each)(const struct ledger_violation *v, void *arg), void *arg,
+                 uint64_t *ret_rows, struct refusal *r) {
+        return check_directory(l->directory, each, arg, ret_rows, r);
+}
+
+static int require_current(const char *directory, const struct migration_set *set, struct refusal *r) {
+        int64_t version;
+
+        if (migrate_inspect(directory, set, &version, r) < 0)
+                return -1;
+        if (version < 0)
+                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "There is no ledger in %s: %s is missing.", directory, set->file);
+        if ((uint64_t)version < set->n_steps)
+                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
+                              "%s in %s has schema version %" PRId64 ", this program checks version %zu: starting the service "
+                              "once migrates it.",
+                              set->file, directory, version, set->n_steps);
+        return 0;
+}
+
+int ledger_check_offline(const char *directory, void (*each)(const struct ledger_violation *v, void *arg), void *arg,
+                         uint64_t *ret_rows, struct refusal *r) {
+        _cleanup_close_ int lock = ledger_lock(directory, r);
+
+        if (lock < 0 || require_current(directory, &migrations_config, r) < 0 ||
+            require_current(directory, &migrations_state, r) < 0)
+                return -1;
+        return check_directory(directory, each, arg, ret_rows, r);
+}

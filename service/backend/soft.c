@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "backend/soft.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backend/backend_ops.h"
+#include "backend/soft_edu.h"
+#include "backend/soft_pgtable.h"
+#include "backend/soft_phys.h"
+#include "util/cleanup.h"
+
+/*
+ * The software IOMMU: the default where there is none in hardware. It keeps page tables like a real one
+ * (soft_pgtable.h) and translates for software devices (soft_edu.h), which run in threads of this process.
+ *
+ * Lock order: container's lock last. The device's lock is never held around it.
+ */
+struct soft_container {
+        struct container base;
+        struct soft_personality personality;
+        pthread_mutex_t lock;           /* everything below: the domain's thread maps, device threads translate */
+        struct soft_pgtable tables;
+        struct soft_phys phys;
+        struct soft_fault faults[SOFT_FAULTS_KEPT];
+        uint64_t n_faults;
+        int copy_read, copy_write;      /* the pipe of copy_guarded() */
+        uint64_t host_page;
+};
+
+struct soft_device {
+        struct device base;
+        struct soft_edu *edu;
+};
+
+static struct soft_container *soft_of(struct container *c) {
+        return (struct soft_container *)c;      /* base is the first member */
+}
+
+/* --- personality --------------------------------------------------------------------------------------------------*/
+
+#define DEFAULT_PAGE_SIZES (UINT64_C(1) << 12 | UINT64_C(1) << 21 | UINT64_C(1) << 30)
+#define DEFAULT_APERTURE_LAST ((UINT64_C(1) << 48) - 1)
+#define DEFAULT_RESERVED_FIRST UINT64_C(0xfee00000)
+#define DEFAULT_RESERVED_LAST UINT64_C(0xfeefffff)
+#define DEFAULT_DMA_DELAY_US 1000U
+
+static struct soft_personality personality_complete(struct soft_personality p) {
+        if (p.page_sizes == 0)
+                p.page_sizes = DEFAULT_PAGE_SIZES;
+        if (p.aperture_last == 0)
+                p.aperture_last = DEFAULT_APERTURE_LAST;
+        if (p.reserved_first == 0 && p.reserved_last == 0) {
+                p.reserved_first = DEFAULT_RESERVED_FIRST;
+                p.reserved_last = DEFAULT_RESERVED_LAST;
+        }
+        if (p.max_mappings == 0)
+                p.max_mappings = UINT32_MAX;
+        if (p.dma_delay_us == 0)
+                p.dma_delay_us = DEFAULT_DMA_DELAY_US;
+        return p;
+}
+
+/* Adds what of [first, last] is whole pages. */
+static void add_range(struct container_info *i, uint64_t first, uint64_t last, uint64_t page) {
+        uint64_t begin, end;
+
+        if (first > last || ADD_OVERFLOW(first, page - 1, &begin))
+                return;
+        begin &= ~(page - 1);
+        end = ((last + 1) & ~(page - 1)) - 1;   /* last + 1 may be 2^64, that is 0: then end is 2^64 - 1, as it should */
+        if (begin < end && end <= last)
+                i->ranges[i->n_ranges++] = (struct iova_range){ begin, end };
+}
+
+/* The usable ranges: the aperture without the reserved region (first > last: there is none). */
+static void personality_info(const struct soft_personality *p, struct container_info *ret) {
+        uint64_t page = page_mask_smallest(p->page_sizes);
+
+        *ret = (struct container_info){ .page_sizes = p->page_sizes, .max_mappings = p->max_mappings };
+        if (p->reserved_first > p->reserved_last || p->reserved_last < p->aperture_first ||
+            p->reserved_first > p->aperture_last) {
+                add_range(ret, p->aperture_first, p->aperture_last, page);
+                return;
+        }
+        if (p->reserved_first > p->aperture_first)
+                add_range(ret, p->aperture_first, p->reserved_first - 1, page);
+        if (p->reserved_last < p->aperture_last)
+                add_range(ret, p->reserved_last + 1, p->aperture_last, page);
+}
+
+static int personality_check(const struct soft_personality *p, struct container_info *ret, struct refusal *r) {
+        unsigned bits;
+
+        if (!soft_pgtable_expresses(p->page_sizes))
+                return refuse(r, REFUSAL_UNSUPPORTED,
+                              "the software IOMMU cannot express the page sizes 0x%" PRIx64
+                              ": the smallest must be 4K to 64K, the others those of its table levels",
+                              p->page_sizes);
+        bits = soft_pgtable_bits(p->page_sizes);
+        if (bits < 64 && p->aperture_last >> bits)
+                return refuse(r, REFUSAL_UNSUPPORTED,
+                              "the aperture ends at 0x%" PRIx64 ", the software IOMMU has %u address bits with this page size",
+                              p->aperture_last, bits);
+        personality_info(p, ret);
+        if (ret->n_ranges == 0)
+                return refuse(r, REFUSAL_UNSUPPORTED, "the personality of the software IOMMU leaves no usable address");
+        return 0;
+}
+
+/* --- container ----------------------------------------------------------------------------------------------------*/
+
+static void soft_close(struct container *c) {
+        struct soft_container *s = soft_of(c);
+
+        soft_pgtable_free(&s->tables);
+        soft_phys_free(&s->phys);
+        fd_close(s->copy_read);
+        fd_close(s->copy_write);
+        pthread_mutex_destroy(&s->lock);
+        free(s);
+}
+
+static int soft_open(struct backend_open *o, struct container **ret, struct refusal *r) {
+        struct soft_personality p = personality_complete(o->soft);
+        struct container_info info;
+        struct soft_container *s;
+        int pipe_fds[2];
+
+        if (personality_check(&p, &info, r) < 0)
+                return -1;
+        s = calloc(1, sizeof *s);
+        if (!s)
+                return refuse(r, REFUSAL_INTERNAL, "no memory for a software IOMMU");
+        *s = (struct soft_container){ .base.info = info, .personality = p, .copy_read = -1, .copy_write = -1 };
+        s->host_page = (uint64_t)sysconf(_SC_PAGESIZE);
+        pthread_mutex_init(&s->lock, NULL);
+        soft_phys_init(&s->phys, 63U - (unsigned)__builtin_clzll(p.page_sizes));
+        if (soft_pgtable_init(&s->tables, p.page_sizes) < 0) {
+                soft_close(&s->base);
+                return refuse(r, REFUSAL_INTERNAL, "no memory for the page tables of a software IOMMU");
+        }
+        if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) < 0) {
+                int saved = errno;
+
+                soft_close(&s->base);
+                return refuse(r, REFUSAL_INTERNAL, "no pipe for a software IOMMU: %s", strerrordesc_np(saved));
+        }
+        s->copy_read = pipe_fds[0];
+        s->copy_write = pipe_fds[1];
+        *ret = &s->base;
+        return 0;
+}
+
+/* --- mappings -----------------------------------------------------------------------------------------------------*/
+
+/* Drops the holds of a range that is translated wholly, then its translation. */
+static void range_drop(struct soft_container *s, uint64_t iova, uint64_t length) {
+        uint64_t done = 0;
+
+        while (done < length) {
+                struct soft_leaf leaf = { 0 };
+                uint64_t left;
+
+                if (!soft_pgtable_walk(&s->tables, iova + done, &leaf))
+                        break;          /* cannot be: the range is translated */
+                left = soft_phys_left(&s->phys, leaf.phys);
+                soft_phys_drop(&s->phys, leaf.phys);
+                done += left < length - done ? left : length - done;
+        }
+        soft_pgtable_remove(&s->tables, iova, length);
+}
+
+/* Maps what of a mapping lies in one window of its file. */
+static int map_piece(struct soft_container *s, const struct backend_mapping *m, uint64_t done, uint64_t length) {
+        uint64_t phys, access = (m->access & BACKEND_ACCESS_READ ? SOFT_PTE_READ : 0) |
+                                (m->access & BACKEND_ACCESS_WRITE ? SOFT_PTE_WRITE : 0);
+        int k;
+
+        k = soft_phys_hold(&s->phys, (uintptr_t)m->vaddr + (uintptr_t)done, m->offset + done, &phys);
+        if (k < 0)
+                return k;
+        k = soft_pgtable_insert(&s->tables, m->iova + done, phys, length, access);
+        if (k < 0)
+                soft_phys_drop(&s->phys, phys);
+        return k;
+}
+
+static int soft_map(struct container *c, const struct backend_mapping *m, struct refusal *r) {
+        struct soft_container *s = soft_of(c);
+        uint64_t done = 0;
+
+        LOCK_SCOPE(&s->lock);
+        while (done < m->length) {
+                uint64_t left = soft_phys_left(&s->phys, m->offset + done);
+                uint64_t piece = left < m->length - done ? left : m->length - done;
+                int k = map_piece(s, m, done, piece);
+
+                if (k < 0) {
+                        range_drop(s, m->iova, done);
+                        refuse(r, REFUSAL_BACKEND_REFUSED,
+                               "the software IOMMU cannot map 0x%" PRIx64 " bytes at 0x%" PRIx64 ": %s", m->length, m->iova,
+                               strerrordesc_np(-k));
+                        r->errnum = -k;
+                        return -1;
+                }
+                done += piece;
+        }
+        return 0;
+}
+
+static int soft_unmap(struct container *c, struct iova_range range, struct refusal *r) {
+        struct soft_container *s = soft_of(c);
+
+        (void)r;
+        LOCK_SCOPE(&s->lock);
+        range_drop(s, range.first, iova_range_length(range));
+        return 0;
+}
+
+static int soft_unmap_all(struct container *c, struct refusal *r) {
+        struct soft_container *s = soft_of(c);
+
+        (void)r;
+        LOCK_SCOPE(&s->lock);
+        soft_pgtable_clear(&s->tables);
+        soft_phys_free(&s->phys);
+        return 0;
+}
+
+/* --- what devices do ----------------------------------------------------------------------------------------------*/
+
+static void fault_record(struct soft_container *s, uint64_t iova, uint32_t access, enum soft_fault_reason reason) {
+        s->faults[s->n_faults++ % SOFT_FAULTS_KEPT] = (struct soft_fault){ iova, access, reason };
+}
+
+/* Copies at most one host page, of which the host side may have no memory any more because its file was truncated: a
+ * plain copy would be a SIGBUS. Through a pipe it is EFAULT instead. (A signal handler is one for the whole process
+ * and a trap for whoever comes next; process_vm_readv() on oneself is a call that the holder's sandbox has better
+ * reasons to forbid than to allow.) The host side lies within one page, so it is moved wholly or not at all. */
+static bool copy_guarded(struct soft_container *s, void *to, const void *from, size_t n) {
+        uint8_t rest[4096];
+
+        if (write(s->copy_write, from, n) == (ssize_t)n && read(s->copy_read, to, n) == (ssize_t)n)
+                return true;
+        while (read(s->copy_read, rest, sizeof rest) > 0)
+                ;
+        return false;
+}
+
+/* Moves the first bytes of a transfer: 1 to n of them, or none and a fault. */
+static size_t dma_slice(struct soft_container *s, uint64_t iova, void *buffer, size_t n, uint32_t access) {
+        bool writes = access == BACKEND_ACCESS_WRITE;
+        enum soft_fault_reason fault = 0;
+        struct soft_leaf leaf;
+        uint64_t left;
+
+        LOCK_SCOPE(&s->lock);
+        if (!soft_pgtable_walk(&s->tables, iova, &leaf))
+                fault = SOFT_FAULT_NOT_MAPPED;
+        else if (!(leaf.access & (writes ? SOFT_PTE_WRITE : SOFT_PTE_READ)))
+                fault = writes ? SOFT_FAULT_NO_WRITE : SOFT_FAULT_NO_READ;
+        else {
+                void *host = (void *)soft_phys_host(&s->phys, leaf.phys);
+
+                left = s->host_page - ((uintptr_t)host & (s->host_page - 1));
+                if (left < n)
+                        n = left;
+                if (leaf.left < n)
+                        n = leaf.left;
+                if (!copy_guarded(s, writes ? host : buffer, writes ? buffer : host, n))
+                        fault = SOFT_FAULT_MEMORY;
+        }
+        if (fault) {
+                fault_record(s, iova, access, fault);
+                return 0;
+        }
+        return n;
+}
+
+size_t soft_dma(struct soft_container *s, uint64_t iova, void *buffer, size_t n, uint32_t access) {
+        size_t done = 0, moved;
+
+        for (; done < n; done += moved) {
+                uint64_t at;
+
+                if (ADD_OVERFLOW(iova, done, &at)) {
+                        LOCK_SCOPE(&s->lock);
+                        fault_record(s, at, access, SOFT_FAULT_NOT_MAPPED);
+                        break;
+                }
+                moved = dma_slice(s, at, (uint8_t *)buffer + done, n - done, access);
+                if (moved == 0)
+                        break;
+        }
+        return done;
+}
+
+bool soft_lookup(struct container *c, uint64_t iova, uintptr_t *ret_host, uint32_t *ret_access) {
+        struct soft_container *s = soft_of(c);
+        struct soft_leaf leaf;
+
+        LOCK_SCOPE(&s->lock);
+        if (!soft_pgtable_walk(&s->tables, iova, &leaf))
+                return false;
+        *ret_host = soft_phys_host(&s->phys, leaf.phys);
+        *ret_access = (leaf.access & SOFT_PTE_READ ? BACKEND_ACCESS_READ : 0) |
+                      (leaf.access & SOFT_PTE_WRITE ? BACKEND_ACCESS_WRITE : 0);
+        return true;
+}
+
+size_t soft_faults(struct container *c, struct soft_fault ret[SOFT_FAULTS_KEPT], uint64_t *ret_total) {
+        struct soft_container *s = soft_of(c);
+        size_t n;
+
+        LOCK_SCOPE(&s->lock);
+        n = s->n_faults < SOFT_FAULTS_KEPT ? (size_t)s->n_faults : SOFT_FAULTS_KEPT;
+        for (size_t i = 0; i < n; i++)
+                ret[i] = s->faults[(s->n_faults - n + i) % SOFT_FAULTS_KEPT];
+        *ret_total = s->n_faults;
+        return n;
+}
+
+/* --- devices ------------------------------------------------------------------------------------------------------*/
+
+/* "edu0" to "edu99", one spelling each */
+static bool name_is_edu(const char *name) {
+        if (strncmp(name, "edu", 3) != 0 || name[3] < '0' || name[3] > '9')
+                return false;
+        if (name[4] == '\0')
+                return true;
+        return name[3] != '0' && name[4] >= '0' && name[4] <= '9' && name[5] == '\0';
+}
+
+static int soft_device_open(struct container *c, const char *name, struct device **ret, struct refusal *r) {
+        struct soft_container *s = soft_of(c);
+        struct soft_device *d;
+
+        if (!name_is_edu(name))
+                return refuse(r, REFUSAL_UNKNOWN_DEVICE, "the software IOMMU has the devices edu0 to edu99, not '%s'", name);
+        d = calloc(1, sizeof *d);
+        if (!d)
+                return refuse(r, REFUSAL_INTERNAL, "no memory for device '%s'", name);
+        if (soft_edu_start(s, s->personality.dma_delay_us, &d->edu, r) < 0) {
+                free(d);
+                return -1;
+        }
+        *ret = &d->base;
+        return 0;
+}
+
+static void soft_device_close(struct device *d) {
+        struct soft_device *sd = (struct soft_device *)d;       /* base is the first member */
+
+        sd->edu = soft_edu_stop(sd->edu);
+        free(sd);
+}
+
+/* The translation dies with this process: there is nothing that a keeper could revoke. */
+static int soft_device_keeper_fd(struct device *d, int *ret_fd, struct refusal *r) {
+        (void)d;
+        (void)r;
+        *ret_fd = -1;
+        return 0;
+}
+
+static int soft_device_client_fd(struct device *d, int *ret_fd, enum device_fd_kind *ret_kind, struct refusal *r) {
+        if (soft_edu_connect(((struct soft_device *)d)->edu, ret_fd, r) < 0)
+                return -1;
+        *ret_kind = DEVICE_FD_SOFT;
+        return 0;
+}
+
+const struct backend_ops soft_ops = {
+        .name = "soft",
+        .open = soft_open,
+        .close = soft_close,
+        .map = soft_map,
+        .unmap = soft_unmap,
+        .unmap_all = soft_unmap_all,
+        .device_open = soft_device_open,
+        .device_close = soft_device_close,
+        .device_keeper_fd = soft_device_keeper_fd,
+        .device_client_fd = soft_device_client_fd,
+};

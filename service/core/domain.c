@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/domain.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/broker_private.h"
+#include "core/op.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+#include "util/text.h"
+
+struct domain *domain_add(struct session *s, uint64_t id, const char *label, enum ledger_object_state state) {
+        struct domain *d = calloc(1, sizeof *d);
+
+        if (!d)
+                return NULL;
+        d->id = id;
+        d->session = s;
+        d->state = state;
+        text_copy(d->label, sizeof d->label, label);
+        mapping_set_init(&d->mappings);
+        HASH_ADD(hh, s->domains, id, sizeof d->id, d);
+        return d;
+}
+
+void domain_remove(struct domain *d) {
+        static const struct iova_range all = { 0, UINT64_MAX };
+
+        for (struct mapping *m = mapping_set_find(&d->mappings, all); m; m = mapping_set_next(&d->mappings, m))
+                m->memory->mappings--;
+        mapping_set_clear(&d->mappings);
+        HASH_DEL(d->session->domains, d);
+        free(d);
+}
+
+const struct container_info *domain_constraints(const struct domain *d) {
+        return &d->info;
+}
+
+int domain_is_usable(const struct domain *d, struct refusal *r) {
+        if (d->state == LEDGER_QUARANTINED)
+                return refuse(r, REFUSAL_DOMAIN_QUARANTINED,
+                              "domain %" PRIu64 " is quarantined: an operation on it could not be undone wholly. Destroy it, or "
+                              "end the session", d->id);
+        return 0;
+}
+
+const char *object_state_name(enum ledger_object_state state) {
+        switch (state) {
+        case LEDGER_INTENDED:
+                return "starting";
+        case LEDGER_LIVE:
+                return "live";
+        case LEDGER_ENDING:
+                return "closing";
+        case LEDGER_QUARANTINED:
+                return "quarantined";
+        default:
+                return "unknown";
+        }
+}
+
+void constraints_default(struct broker *b, struct container_info *ret) {
+        const struct soft_personality *p = &b->options.soft;
+
+        memset(ret, 0, sizeof *ret);
+        ret->max_mappings = UINT32_MAX;
+        if (b->options.backend != BACKEND_SOFT) {
+                /* Nothing is known before a group is attached; type1's granularity is the host's page size. */
+                ret->page_sizes = ~((uint64_t)sysconf(_SC_PAGESIZE) - 1);
+                ret->ranges[ret->n_ranges++] = (struct iova_range){ 0, UINT64_MAX };
+                return;
+        }
+        ret->page_sizes = p->page_sizes;
+        if (p->max_mappings)
+                ret->max_mappings = p->max_mappings;
+        if (p->reserved_first > p->aperture_first && p->reserved_last >= p->reserved_first)
+                ret->ranges[ret->n_ranges++] = (struct iova_range){ p->aperture_first, p->reserved_first - 1 };
+        if (p->reserved_last > p->aperture_first && p->reserved_last < p->aperture_last)
+                ret->ranges[ret->n_ranges++] = (struct iova_range){ p->reserved_last + 1, p->aperture_last };
+        if (ret->n_ranges == 0)
+                ret->ranges[ret->n_ranges++] = (struct iova_range){ p->aperture_first, p->aperture_last };
+}
+
+/* ---- create ---- */
+
+static int write_create_intent(struct op *op, struct ledger *ledger, struct refusal *r) {
+        struct ledger_domain row = { .id = op->row.object, .session = op->row.session, .state = LEDGER_INTENDED };
+
+        text_copy(row.label, sizeof row.label, op->of.domain.domain->label);
+        return ledger_domain_put(ledger, &row, r) < 0 ? -1 : ledger_op_intend(ledger, &op->row, r);
+}
+
+static int write_create_settle(struct op *op, struct ledger *ledger, struct refusal *r) {
+        struct ledger_domain row = { .id = op->row.object, .session = op->row.session, .state = LEDGER_LIVE };
+
+        if (!op->applied)
+                return ledger_domain_delete(ledger, row.id, r);
+        text_copy(row.label, sizeof row.label, (const char *)op_payload(op));
+        return ledger_domain_put(ledger, &row, r);
+}
+
+static void finish_create(struct op *op, struct link_result *result, int *fd) {
+        static const struct quota_amounts one = { .of[RESOURCE_DOMAINS] = 1 };
+        struct session *s = op->session;
+
+        (void)fd;
+        if (op_outcome_unknown(result))
+                return;
+        LOCK_SCOPE(&s->lock);
+        if (result->refusal.reason == REFUSAL_NONE) {
+                op->of.domain.domain->state = LEDGER_LIVE;
+                return;
+        }
+        domain_remove(op->of.domain.domain);
+        quota_refund(&s->tenant->account, &one);
+}
+
+/* With the session's lock held. NULL: answered in *r. */
+static struct op *admit_create(struct session *s, const void *request, struct refusal *r) {
+        const struct create_domain_request *req = request;
+        static const struct quota_amounts one = { .of[RESOURCE_DOMAINS] = 1 };
+        struct domain *d;
+        struct op *op;
+
+        if (quota_charge(&s->tenant->account, &one, r) < 0)
+                return NULL;
+        /* the label rides behind the header for the settle; the holder does not look at it */
+        op = op_new(s, LEDGER_OP_CREATE_DOMAIN, LINK_DOMAIN_CREATE, LEDGER_NAME_MAX);
+        d = op ? domain_add(s, ledger_next_id(s->broker->ledger), req->label ? req->label : "", LEDGER_INTENDED) : NULL;
+        if (!d) {
+                refuse(r, REFUSAL_INTERNAL, "out of memory");
+                if (op)
+                        op_discard(op);
+                quota_refund(&s->tenant->account, &one);
+                return NULL;
+        }
+        constraints_default(s->broker, &d->info);
+        text_copy(op_payload(op), LEDGER_NAME_MAX, d->label);
+        op->message_size = sizeof(struct link_header);
+        op->of.domain.domain = d;
+        op->row.object = op->answer.id = op->message[0].domain = d->id;
+        op->write_intent = write_create_intent;
+        op->write_settle = write_create_settle;
+        op->finish = finish_create;
+        return op;
+}
+
+void domain_create_request(struct session *s, const struct create_domain_request *req, struct reply *reply) {
+        const char *label = req->label ? req->label : "";
+        uint64_t hash = request_hash(request_hash_u64(REQUEST_HASH_INIT, LEDGER_OP_CREATE_DOMAIN), label, strlen(label));
+
+        request_start(s, &req->key, hash, reply, admit_create, req);
+}
+
+/* ---- destroy ---- */
+
+static int write_destroy_intent(struct op *op, struct ledger *ledger, struct refusal *r) {
+        struct ledger_domain row = { .id = op->row.object, .session = op->row.session, .state = LEDGER_ENDING };
+
+        text_copy(row.label, sizeof row.label, op->of.domain.domain->label);
+        return ledger_domain_put(ledger, &row, r) < 0 ? -1 : ledger_op_intend(ledger, &op->row, r);
+}
+
+static int write_destroy_settle(struct op *op, struct ledger *ledger, struct refusal *r) {
+        struct ledger_domain row = { .id = op->row.object, .session = op->row.session, .state = LEDGER_LIVE };
+
+        if (op->applied)
+                return ledger_domain_delete(ledger, row.id, r);
+        text_copy(row.label, sizeof row.label, (const char *)op_payload(op));
+        return ledger_domain_put(ledger, &row, r);
+}
+
+/* Everything below the domain is gone: rows in memory, leases, charges. */
+static void take_down(struct session *s, struct domain *d) {
+        struct quota_amounts freed = { .of[RESOURCE_DOMAINS] = 1 };
+        uint32_t groups[VIEW_ATTACHMENTS_MAX];
+        struct attachment *a, *next;
+        size_t n = 0;
+
+        pthread_mutex_lock(&s->lock);
+        HASH_ITER(hh, s->attachments, a, next) {
+                if (a->domain != d || n == ARRAY_SIZE(groups))
+                        continue;
+                groups[n++] = a->group;
+                HASH_DEL(s->attachments, a);
+                free(a);
+        }
+        freed.of[RESOURCE_DEVICES] = n;
+        freed.of[RESOURCE_MAPPINGS] = d->mappings.count;
+        freed.of[RESOURCE_LOCKED_BYTES] = d->mappings.bytes;
+        domain_remove(d);
+        pthread_mutex_unlock(&s->lock);
+        for (size_t i = 0; i < n; i++)
+                lease_drop(s->broker, groups[i]);
+        quota_refund(&s->tenant->account, &freed);
+}
+
+static void finish_destroy(struct op *op, struct link_result *result, int *fd) {
+        struct session *s = op->session;
+
+        (void)fd;
+        if (op_outcome_unknown(result))
+                return;
+        if (result->refusal.reason == REFUSAL_NONE) {
+                take_down(s, op->of.domain.domain);
+                return;
+        }
+        LOCK_SCOPE(&s->lock);
+        op->of.domain.domain->state = LEDGER_LIVE;
+}
+
+static struct op *admit_destroy(struct session *s, const void *request, struct refusal *r) {
+        const struct destroy_domain_request *req = request;
+        struct domain *d;
+        struct op *op;
+
+        if (!(d = session_find_domain(s, req->domain, r)))
+                return NULL;
+        if (d->busy > 0) {
+                refuse(r, REFUSAL_IN_PROGRESS, "%u operations are under way in domain %" PRIu64 "; repeat when they are done",
+                       d->busy, d->id);
+                return NULL;
+        }
+        if (!req->force && (d->mappings.count > 0 || d->n_attachments > 0)) {
+                refuse(r, REFUSAL_IN_USE, "domain %" PRIu64 " has %" PRIu64 " mappings and %u devices; take them away first, or "
+                                          "ask for force", d->id, d->mappings.count, d->n_attachments);
+                r->used = d->mappings.count + d->n_attachments;
+                return NULL;
+        }
+        op = op_new(s, LEDGER_OP_DESTROY_DOMAIN, LINK_DOMAIN_DESTROY, LEDGER_NAME_MAX);
+        if (!op) {
+                refuse(r, REFUSAL_INTERNAL, "out of memory");
+                return NULL;
+        }
+        d->state = LEDGER_ENDING;
+        text_copy(op_payload(op), LEDGER_NAME_MAX, d->label);
+        op->message_size = sizeof(struct link_header);
+        op->of.domain.domain = d;
+        op->row.object = op->message[0].domain = d->id;
+        op->deadline_ms = monotonic_ms() + s->broker->options.operation_deadline_ms;
+        op->write_intent = write_destroy_intent;
+        op->write_settle = write_destroy_settle;
+        op->finish = finish_destroy;
+        return op;
+}
+
+void domain_destroy_request(struct session *s, const struct destroy_domain_request *req, struct reply *reply) {
+        uint64_t hash = request_hash_u64(request_hash_u64(REQUEST_HASH_INIT, LEDGER_OP_DESTROY_DOMAIN), req->domain);
+
+        request_start(s, &req->key, hash, reply, admit_destroy, req);
+}
+
+/* ---- queries ---- */
+
+static void fill_view(struct session *s, struct domain *d, struct domain_view *v) {
+        struct attachment *a, *next;
+
+        memset(v, 0, sizeof *v);
+        v->id = d->id;
+        v->session = s->id;
+        v->mappings = d->mappings.count;
+        v->mapped_bytes = d->mappings.bytes;
+        v->client_pid = (uint32_t)s->peer.pid;
+        v->state = s->stage == SESSION_ENDING ? "closing" : object_state_name(d->state);
+        v->info = *domain_constraints(d);
+        text_copy(v->label, sizeof v->label, d->label);
+        text_copy(v->tenant, sizeof v->tenant, s->tenant->config.name);
+        HASH_ITER(hh, s->attachments, a, next) {
+                if (a->domain != d || v->n_attachments == VIEW_ATTACHMENTS_MAX)
+                        continue;
+                v->attachments[v->n_attachments].id = a->id;
+                v->attachments[v->n_attachments].state = object_state_name(a->state);
+                text_copy(v->attachments[v->n_attachments].device, LEDGER_NAME_MAX, a->device);
+                v->n_attachments++;
+        }
+}
+
+/* The session that owns a domain; an operator asks without one. A reference. */
+static struct session *owner_of(struct broker *b, struct session *s, uint64_t domain) {
+        struct session *found = NULL;
+        size_t n;
+
+        if (s)
+                return session_ref(s);
+        _cleanup_free_ struct session **list = broker_sessions(b, &n);
+        for (size_t i = 0; list && i < n; i++) {
+                struct domain *d;
+
+                pthread_mutex_lock(&list[i]->lock);
+                HASH_FIND(hh, list[i]->domains, &domain, sizeof domain, d);
+                pthread_mutex_unlock(&list[i]->lock);
+                if (d && !found)
+                        found = list[i];
+                else
+                        session_unref(list[i]);
+        }
+        return found;
+}
+
+int domain_describe(struct broker *b, struct session *s, uint64_t domain, struct domain_view *ret, struct refusal *r) {
+        struct session *owner = owner_of(b, s, domain);
+        struct domain *d = NULL;
+
+        if (owner) {
+                pthread_mutex_lock(&owner->lock);
+                d = session_find_domain(owner, domain, r);
+                if (d)
+                        fill_view(owner, d, ret);
+                pthread_mutex_unlock(&owner->lock);
+                session_unref(owner);
+        } else
+                refuse(r, REFUSAL_UNKNOWN_DOMAIN, "there is no domain %" PRIu64, domain);
+        return d ? 0 : -1;
+}
+
+struct domain_ids {
+        uint64_t id;
+        struct session *session;
+};
+
+static int compare_ids(const void *a, const void *b) {
+        const struct domain_ids *x = a, *y = b;
+
+        return x->id < y->id ? -1 : x->id > y->id;
+}
+
+size_t domain_list(struct broker *b, const char *tenant, uint64_t after, size_t max,
+                   void (*each)(const struct domain_view *v, void *arg), void *arg) {
+        _cleanup_free_ struct domain_ids *ids = NULL;
+        size_t n_sessions, n = 0, room = 0, shown = 0;
+        _cleanup_free_ struct session **list = broker_sessions(b, &n_sessions);
+
+        for (size_t i = 0; list && i < n_sessions; i++) {
+                struct session *s = list[i];
+                struct domain *d, *next;
+                LOCK_SCOPE(&s->lock);
+
+                if (tenant && tenant[0] && strcmp(tenant, s->tenant->config.name) != 0)
+                        continue;
+                HASH_ITER(hh, s->domains, d, next) {
+                        if (n == room) {
+                                struct domain_ids *more = reallocarray(ids, room * 2 + 64, sizeof *ids);
+
+                                if (!more)
+                                        break;
+                                ids = more;
+                                room = room * 2 + 64;
+                        }
+                        if (d->id > after)
+                                ids[n++] = (struct domain_ids){ d->id, s };
+                }
+        }
+        if (n > 0)
+                qsort(ids, n, sizeof *ids, compare_ids);
+        for (size_t i = 0; i < n && shown < max; i++) {
+                struct domain_view v;
+                struct refusal r;
+
+                if (domain_describe(b, ids[i].session, ids[i].id, &v, &r) == 0) {
+                        each(&v, arg);
+                        shown++;
+                }
+        }
+        for (size_t i = 0; list && i < n_sessions; i++)
+                session_unref(list[i]);
+        return shown;
+}
+
+int mapping_list(struct broker *b, struct session *s, uint64_t domain, struct iova_range range, size_t max,
+                 struct mapping_view *ret, size_t *ret_n, bool *ret_more, struct refusal *r) {
+        struct session *owner = owner_of(b, s, domain);
+        struct mapping *m;
+        struct domain *d;
+
+        *ret_n = 0;
+        *ret_more = false;
+        if (!owner)
+                return refuse(r, REFUSAL_UNKNOWN_DOMAIN, "there is no domain %" PRIu64, domain);
+        pthread_mutex_lock(&owner->lock);
+        d = session_find_domain(owner, domain, r);
+        for (m = d ? mapping_set_find(&d->mappings, range) : NULL; m && iova_range_overlaps(m->range, range);
+             m = mapping_set_next(&d->mappings, m)) {
+                if (*ret_n == max) {
+                        *ret_more = true;
+                        break;
+                }
+                ret[(*ret_n)++] = (struct mapping_view){
+                        .domain = d->id, .iova = m->range.first, .length = iova_range_length(m->range),
+                        .memory = m->memory->id, .offset = m->offset, .access = m->access,
+                        .state = mapping_state_name(m->state),
+                };
+        }
+        pthread_mutex_unlock(&owner->lock);
+        session_unref(owner);
+        return d ? 0 : -1;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <stdint.h>
+
+/*
+ * The loop thread: reads links that nobody else reads, and accepts holders that come back. It never waits for the disk.
+ */
+struct loop;
+struct holder_link;
+
+/* accept(arg, listen_fd) is called when listen_fd (-1: none) is readable. */
+int loop_new(int listen_fd, void (*accept)(void *arg, int listen_fd), void *arg, struct loop **ret);
+int loop_start(struct loop *l);
+void loop_stop(struct loop *l);         /* joins the thread */
+struct loop *loop_free(struct loop *l);
+
+/* A link is armed when it is to be reported once; the loop holds a reference on it while it is watched. */
+int loop_watch(struct loop *l, struct holder_link *link, int fd);
+void loop_arm(struct loop *l, struct holder_link *link, int fd);
+void loop_disarm(struct loop *l, struct holder_link *link, int fd);
+void loop_unwatch(struct loop *l, struct holder_link *link, int fd);

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/journal.h"
+#include "core/requests.h"
+#include "core/session.h"
+#include "holder/protocol.h"
+
+/*
+ * One mutation on its way (DESIGN, section 4):
+ *
+ *   admit   (by the request's own file, under the session's lock: validate, charge, reserve)
+ *   intend  the ledger knows what is about to happen                              op_submit()
+ *   apply   the holder does it                                                    holder_link_send()
+ *   finish  final state in memory, under no lock but those it takes itself        op->finish()
+ *   reply   the client hears of it
+ *   settle  the ledger knows how it ended; rides on a later commit                journal_defer()
+ *
+ * An op owns a reference on its session. It is allocated once, with its message behind it, and freed after the settle.
+ */
+struct op {
+        struct ledger_op row;                   /* row.id is the seq on the link */
+        struct journal_entry entry;             /* first the intent, then the settle */
+        struct session *session;
+        struct reply *reply;                    /* NULL once answered, or when nobody asked */
+        struct answer answer;
+        UT_hash_handle hh;                      /* holder_link's table of operations in flight, by row.id */
+        uint64_t deadline_ms;                   /* CLOCK_MONOTONIC; 0: none. Watched by housekeeping */
+
+        /* Optional: what must be ready before the intent, without a lock (opening nodes). Refused: nothing happened. */
+        int (*prepare)(struct op *op, struct refusal *r);
+        /* What the intent and the settle write besides the op's own row. NULL: nothing more. */
+        int (*write_intent)(struct op *op, struct ledger *ledger, struct refusal *r);
+        int (*write_settle)(struct op *op, struct ledger *ledger, struct refusal *r);
+        /* The holder answered (or will not: refusal HOLDER_LOST). Brings memory to its final state; may change the refusal
+         * in *result; fd: the fd that came with it (owned by finish() if it takes it, else closed by the caller). */
+        void (*finish)(struct op *op, struct link_result *result, int *fd);
+        /* finish() found that this is not the end: called instead of reply and settle, after finish() set it. */
+        void (*continue_with)(struct op *op);
+
+        bool applied;                           /* how it ended, for the settle */
+        union {                                 /* the request's own state */
+                struct {
+                        struct domain *domain;
+                        struct mapping **nodes;
+                        size_t n;
+                        uint64_t bytes_done, mappings_done;
+                } map;
+                struct {
+                        struct domain *domain;
+                } domain;
+                struct {
+                        struct attachment *attachment;
+                        bool leased;
+                } attach;
+                struct {
+                        struct memory *memory;
+                } memory;
+        } of;
+
+        int fds[2];                             /* to send along; closed after sending */
+        size_t n_fds;
+        size_t message_size;
+        struct link_header message[];           /* header and what follows it */
+};
+
+/* payload: bytes after the header, zeroed. Takes a reference on the session. NULL: out of memory. */
+struct op *op_new(struct session *s, enum ledger_op_kind kind, enum link_type type, size_t payload);
+static inline void *op_payload(struct op *op) {
+        return op->message + 1;
+}
+
+/* Never submitted: forgets it. The reply is not touched. */
+void op_discard(struct op *op);
+
+/* The beginning of every mutation: a key that was seen before gets its first answer; otherwise admit() validates, charges and
+ * reserves with the session's lock held, and what it returns is submitted. NULL from admit(): refused, in *r. hash: of all
+ * that makes two requests with one key the same request. */
+void request_start(struct session *s, const struct request_key *key, uint64_t hash, struct reply *reply,
+                   struct op *(*admit)(struct session *s, const void *request, struct refusal *r), const void *request);
+
+/* Journals the intent and sends. The caller holds no lock, and does not touch the op afterwards. When the intent cannot be
+ * recorded, finish() is called with that refusal. */
+void op_submit(struct op *op);
+
+/* The holder is gone or half of it was done: nothing may be refunded or forgotten before the revocation (for finish()). */
+bool op_outcome_unknown(const struct link_result *result);
+
+/* Called by the link: the result is there. Takes *fd if finish() wanted it. */
+void op_complete(struct op *op, struct link_result *result, int *fd);
+
+/* Packs an answer into the row, as op_key_restore() reads it. */
+void op_answer_store(struct ledger_op *row, const struct answer *answer, const struct refusal *refusal);
+
+/* Recovery: the op ended in a former life. Remembers the answer for its key. */
+int op_key_restore(struct session *s, const struct ledger_op *row);
+
+/* Helpers of requests: FNV-1a over what makes two requests with one key the same request. */
+#define REQUEST_HASH_INIT 0xcbf29ce484222325ULL
+uint64_t request_hash(uint64_t hash, const void *data, size_t size);
+static inline uint64_t request_hash_u64(uint64_t hash, uint64_t value) {
+        return request_hash(hash, &value, sizeof value);
+}
+
+static inline void reply_refused(struct reply *reply, const struct refusal *r) {
+        reply->done(reply, r, NULL);
+}

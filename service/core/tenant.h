@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <uthash.h>
+
+#include "core/quota.h"
+#include "core/requests.h"
+#include "ledger.h"
+
+/*
+ * A tenant: who is charged. Lives until it was deleted and its last session is gone.
+ */
+struct tenant {
+        UT_hash_handle hh;              /* broker->lock, as everything here but account and refs */
+        struct ledger_tenant config;
+        struct quota_account account;
+        bool from_file;
+        bool retired;                   /* deleted, or gone from the file: no new sessions */
+        unsigned sessions;              /* open ones */
+        double start_tokens;            /* token bucket: starts of holders per second */
+        uint64_t start_refilled_ms;
+};
+
+/* With broker->lock held. */
+struct tenant *tenant_find(struct broker *b, const char *name);
+
+/* File and ledger -> registry. Called at start and at reload. */
+int tenant_load_all(struct broker *b, const struct ledger_tenant *file, size_t n, struct refusal *r);
+void tenant_free_all(struct broker *b);
+
+/* Takes one start from the bucket (broker->lock held). False: too many in this second. */
+bool tenant_may_start(struct broker *b, struct tenant *t);
+
+bool tenant_name_is_valid(const char *name);
+/* May it lease that device: by its name or vendor:device. */
+bool tenant_may_lease(const struct ledger_tenant *t, const char *device, const char *vendor_device);
