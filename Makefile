@@ -137,9 +137,9 @@ $(BUILD)/libiommud.a: $(OBJ_sdk) $(OBJ_proto)
 	$(Q)ar rcs $@ $^
 
 sdk_link = $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) -L$(BUILD) -liommud '-Wl,-rpath,$$ORIGIN:$$ORIGIN/..:$$ORIGIN/../..'
-$(BUILD)/iommuctl: $(call obj,$(SRC_iommuctl)) $(SO) $(call lib,proto util)
+$(BUILD)/iommuctl: $(call obj,$(SRC_iommuctl)) $(SO) $(call lib,db proto util)
 	$(call say,LINK)
-	$(Q)$(sdk_link) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lgrpc -lgpr -lprotobuf-c -lsmartcols -ljson-c $(LIBS_util) -lpthread
+	$(Q)$(sdk_link) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lgrpc -lgpr -lprotobuf-c -lsmartcols -ljson-c $(call libs_of,db util) -lpthread
 
 $(BUILD)/examples/%: $(BUILD)/obj/sdk/examples/%.o $(SO)
 	@mkdir -p $(@D)

@@ -102,11 +102,15 @@ static int attach_config(struct check *c, const char *directory, struct refusal 
         return stmt_run(&s, NULL, r);
 }
 
+/* Not opened read-only: sqlite does not load CHECK constraints then, and its integrity_check would not check them. What
+ * is on the disk stays as it is all the same. */
 static int check_open(struct check *c, const char *directory, struct refusal *r) {
         char path[PATH_MAX];
 
-        if (db_path(path, directory, "state.db", "", r) < 0 ||
-            db_open(&c->db, path, SQLITE_OPEN_READONLY, r) < 0 || attach_config(c, directory, r) < 0)
+        if (db_path(path, directory, "state.db", "", r) < 0 || db_open(&c->db, path, SQLITE_OPEN_READWRITE, r) < 0)
+                return -1;
+        (void)sqlite3_db_config(c->db.handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+        if (attach_config(c, directory, r) < 0 || db_exec(&c->db, "PRAGMA query_only = ON", r) < 0)
                 return -1;
         if (sqlite3_create_function_v2(c->db.handle, "address", 1, SQLITE_UTF8 | SQLITE_DETERMINISTIC, NULL,
                                        address_function, NULL, NULL, NULL) != SQLITE_OK ||

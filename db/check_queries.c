@@ -6,7 +6,8 @@
 #define LIVE "2"
 #define MAPPING_TEXT "address(m.iova) || '-' || address(m.last) || ' in domain ' || m.domain"
 
-/* Charges are not stored, so only what rows can count is compared: locked bytes are not. */
+/* Charges are not stored, so only what rows can count is compared: locked bytes are not. Nor are tenants that only the
+ * configuration file has. */
 #define USAGE                                                                                                          \
         "WITH usage (tenant, resource, what, used) AS ("                                                               \
         "SELECT tenant, 6, 'sessions', count(*) FROM session GROUP BY tenant "                                         \
@@ -25,13 +26,10 @@
 static const struct check_query queries[] = {
         { "I1", "use-above-quota",
           USAGE "SELECT 'Tenant ' || u.tenant || ' uses ' || CAST(u.used AS INTEGER) || ' ' || u.what || ', its quota is ' "
-                "|| coalesce(q.amount, 0) || ' (was it lowered meanwhile?).' FROM usage u "
+                "|| coalesce(q.amount, 0) || ' (unless it was lowered meanwhile, or the configuration file has another one).' FROM usage u "
                 "JOIN config.tenant t ON t.name = u.tenant LEFT JOIN config.tenant_quota q "
                 "ON q.tenant = u.tenant AND q.resource = u.resource "
                 "WHERE coalesce(q.amount, 0) >= 0 AND u.used > coalesce(q.amount, 0)" },
-        { "I1", "session-without-tenant",
-          "SELECT 'Session ' || id || ' is charged to tenant ' || tenant || ', which does not exist.' FROM session "
-          "WHERE state = " LIVE " AND tenant NOT IN (SELECT name FROM config.tenant)" },
         { "I2", "mapping-overlap",
           "SELECT 'The mapping ' || " MAPPING_TEXT " || ' overlaps one that ends at ' || address(m.before) || '.' "
           "FROM (SELECT domain, iova, last, max(last) OVER (PARTITION BY domain ORDER BY iova "
@@ -70,14 +68,14 @@ static const struct check_query queries[] = {
           "UNION ALL SELECT 'Operation', max(id) FROM op) JOIN config.id_counter c WHERE id >= c.next" },
         { "I6", "row-without-parent",
           "SELECT 'A row of ' || \"table\" || ' (' || coalesce(rowid, 'no rowid') || ') refers to a ' || parent || "
-          "' that has no row.' FROM (SELECT * FROM pragma_foreign_key_check WHERE schema = 'main' "
-          "UNION ALL SELECT * FROM pragma_foreign_key_check WHERE schema = 'config')" },
+          "' that has no row.' FROM (SELECT * FROM pragma_foreign_key_check(NULL, 'main') "
+          "UNION ALL SELECT * FROM pragma_foreign_key_check(NULL, 'config'))" },
         { "I6", "state-file",
-          "SELECT 'state.db: ' || integrity_check FROM pragma_integrity_check WHERE schema = 'main' "
-          "AND integrity_check <> 'ok'" },
+          "SELECT 'state.db: ' || integrity_check FROM pragma_integrity_check(100, 'main') "
+          "WHERE integrity_check <> 'ok'" },
         { "I6", "config-file",
-          "SELECT 'config.db: ' || integrity_check FROM pragma_integrity_check WHERE schema = 'config' "
-          "AND integrity_check <> 'ok'" },
+          "SELECT 'config.db: ' || integrity_check FROM pragma_integrity_check(100, 'config') "
+          "WHERE integrity_check <> 'ok'" },
         { "I7", "device-in-two-domains",
           "SELECT 'Device ' || a.device || ' is attached to domain ' || a.domain || ' and to domain ' || b.domain || '.' "
           "FROM attachment a JOIN attachment b ON b.device = a.device AND b.id > a.id AND b.domain <> a.domain "

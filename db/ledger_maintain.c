@@ -20,9 +20,9 @@ static int after_commit(void *arg, sqlite3 *handle, const char *schema, int page
 
         (void)handle, (void)schema;
         if (pages < atomic_exchange(&m->wal_pages, pages))
-                atomic_store(&m->poke_at, WAL_STEP);            /* the WAL has started again */
+                atomic_store(&m->poke_at, atomic_load(&m->wal_step));   /* the WAL has started again */
         if (pages >= atomic_load(&m->poke_at)) {
-                atomic_store(&m->poke_at, pages + WAL_STEP);
+                atomic_store(&m->poke_at, pages + atomic_load(&m->wal_step));
                 maintenance_poke(l);
         }
         return SQLITE_OK;
@@ -35,7 +35,7 @@ static bool wants_checkpoint(struct maintenance *m, int *seen) {
         bool idle = pages == *seen;
 
         *seen = pages;
-        return pages >= (idle ? WAL_IDLE : WAL_STEP);
+        return pages >= (idle ? WAL_IDLE : atomic_load(&m->wal_step));
 }
 
 /* Passive: copies what no reader needs, beside the running writer. The WAL starts again by itself when a commit finds all
@@ -45,7 +45,7 @@ static void checkpoint(struct ledger *l) {
         int in_wal = 0, copied = 0, rc;
 
         rc = sqlite3_wal_checkpoint_v2(l->maintenance.db.handle, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_wal, &copied);
-        if (rc == SQLITE_OK && in_wal >= WAL_HARD) {
+        if (rc == SQLITE_OK && in_wal >= atomic_load(&l->maintenance.wal_hard)) {
                 LOCK_SCOPE(&l->state_gate);
                 rc = sqlite3_wal_checkpoint_v2(l->maintenance.db.handle, NULL, SQLITE_CHECKPOINT_RESTART, &in_wal, &copied);
         }
@@ -105,6 +105,8 @@ int maintenance_start(struct ledger *l, const char *state_path, struct refusal *
         if (db_exec(&m->db, "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -256", r) < 0)
                 return -1;
         atomic_store(&m->poke_at, WAL_STEP);
+        atomic_store(&m->wal_step, WAL_STEP);
+        atomic_store(&m->wal_hard, WAL_HARD);
         sigfillset(&all);               /* the program's signals are not this thread's */
         pthread_sigmask(SIG_SETMASK, &all, &old);
         e = pthread_create(&m->thread, NULL, maintenance_run, l);

@@ -13,7 +13,7 @@
 #include "stmt.h"
 
 /*
- * What the files of the ledger share. Three connections write (a fourth is check's own, read-only):
+ * What the files of the ledger share. Three connections write (a fourth is check's own and only reads):
  *
  *   config       under config_lock; any thread
  *   state        under state_gate, which is held from ledger_begin() to the end of the transaction
@@ -135,6 +135,7 @@ struct maintenance {
         bool stop, poked;
         _Atomic(int) wal_pages;         /* after the last commit to state.db */
         _Atomic(int) poke_at;           /* with this many the thread is woken */
+        _Atomic(int) wal_step, wal_hard;        /* limits of ledger_maintain.c; tests lower them */
         struct db db;
 };
 

@@ -20,3 +20,43 @@ $(foreach t,$(patsubst tests/%.c,%,$(TEST_SRC)),$(eval $(call test_program,$(t),
 
 .PHONY: tests
 tests: $(TEST_BIN)
+
+## make check        every test that needs no virtual machine
+.PHONY: check check-only
+check: deps-check
+	+@$(MAKE) --no-print-directory check-only
+check-only: all tests
+	@JOBS=$(JOBS) tests/run.sh $(BUILD) $(TEST_BIN)
+JOBS ?= 2
+
+## make check-vm     the same on the kernel's real VFIO, in a virtual machine (LANE=name for one lane)
+.PHONY: check-vm
+check-vm: deps-vm
+	+@$(MAKE) --no-print-directory all
+	@BUILD=$(BUILD) LANE=$(LANE) tests/vm/all.sh
+
+.PHONY: deps-check deps-vm deps-run
+deps-check:
+	@packaging/install-deps.sh build check
+deps-vm:
+	@packaging/install-deps.sh build check vm
+	@tests/vm/deps.sh
+deps-run:
+	@packaging/install-deps.sh build
+
+## make run          a private service on the software IOMMU, and an example client
+.PHONY: run
+run: deps-run
+	+@$(MAKE) --no-print-directory all
+	@packaging/run-demo.sh $(BUILD)
+
+## make bench        what a Map costs beside an empty RPC, from one run
+.PHONY: bench
+$(BUILD)/tests/bench/bench: $(call obj,$(wildcard tests/bench/*.c)) $(BUILD)/libiommud.a
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lgrpc -lgpr -lprotobuf-c -lsmartcols -lpthread
+$(call obj,$(wildcard tests/bench/*.c)): CPPFLAGS += -Isdk
+bench: deps-run
+	+@$(MAKE) --no-print-directory all $(BUILD)/tests/bench/bench
+	@$(BUILD)/tests/bench/bench $(BUILD)

@@ -38,7 +38,8 @@ struct container_info {
 };
 
 /* How the software IOMMU presents itself; ignored by the others. Zeroes mean the default: 4K+2M+1G, 48 bits with the
- * x86 interrupt window 0xfee00000-0xfeefffff reserved, no mapping limit, DMA takes 1 ms. */
+ * x86 interrupt window 0xfee00000-0xfeefffff reserved, no mapping limit, DMA takes 1 ms. reserved_first greater than
+ * reserved_last: nothing is reserved. */
 struct soft_personality {
         uint64_t page_sizes;            /* smallest 4K..64K; must be sizes the 4-level format can express */
         uint64_t aperture_first, aperture_last;
@@ -76,7 +77,8 @@ struct device;
  * to -1). *ret is owned by the caller; end it with container_close(). */
 int container_open(struct backend_open *o, struct container **ret, struct refusal *r);
 
-/* Adopts nothing, unmaps everything, closes devices and fds. NULL is fine. Returns NULL. */
+/* Adopts nothing, unmaps everything, closes devices (a struct device that is still open is gone afterwards) and fds.
+ * NULL is fine. Returns NULL. */
 struct container *container_close(struct container *c);
 
 void container_info(const struct container *c, struct container_info *ret);
@@ -86,7 +88,8 @@ void container_info(const struct container *c, struct container_info *ret);
 int container_map(struct container *c, const struct backend_mapping *m, struct refusal *r);
 
 /* Removes exactly one earlier mapping. On return no device reaches the range. NOT_MAPPED when there is no such mapping,
- * PARTIAL_UNMAP when the range is a part of one. */
+ * PARTIAL_UNMAP when the range is a part of one: nearest_below is then the address where that one begins, nearest_above
+ * the address after its end (0 if it ends at 2^64). */
 int container_unmap(struct container *c, uint64_t iova, uint64_t length, struct refusal *r);
 
 /* Removes every mapping; on return nothing is reachable. Fails only if the kernel does. */

@@ -202,11 +202,10 @@ static uint64_t region_size(uint32_t region) {
         return region == REGION_BAR0 ? BAR0_SIZE : region == REGION_CONFIG ? CONFIG_SIZE : 0;
 }
 
+/* The sizes of regions are multiples of 8: an aligned access that begins inside ends inside. */
 static bool access_is_good(const struct soft_access *a) {
-        uint64_t size = region_size(a->region);
-
         return (a->size == 1 || a->size == 2 || a->size == 4 || a->size == 8) && a->offset % a->size == 0 &&
-               a->offset < size && a->size <= size - a->offset;
+               a->offset < region_size(a->region);
 }
 
 /* Turns a request into its answer. */

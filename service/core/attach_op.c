@@ -89,13 +89,11 @@ static void attached(struct op *op, const struct link_result *result, int *fd) {
 
         if (*fd >= 0)
                 lease_keep_device(s->broker, a->group, fd_steal(fd));
-        pthread_mutex_lock(&s->lock);
         a->state = LEDGER_LIVE;
         set_info(a->domain, &result->info);
         op->answer.info = a->domain->info;
         if (s->link)
                 holder_link_post(s->link, LINK_ATTACH_ACK, 0, a->domain->id, &ack, sizeof ack, NULL, 0);
-        pthread_mutex_unlock(&s->lock);
         broker_audit(s->broker, "device.leased", &s->peer, a->device);
 }
 
@@ -115,31 +113,32 @@ static int prepare_attach(struct op *op, struct refusal *r) {
 static void finish_attach(struct op *op, struct link_result *result, int *fd) {
         struct session *s = op->session;
         struct attachment *a = op->of.attach.attachment;
-        uint32_t group = a->group;
 
-        if (result->refusal.reason == REFUSAL_NONE && *fd >= 0 && !revoke_is_device_fd(*fd)) {
-                /* A holder that sends something else is not ours any more (DESIGN, section 4, Trust). */
-                log_error("session %" PRIu64 ": its holder sent what is not a VFIO device", s->id);
-                refuse(&result->refusal, REFUSAL_HOLDER_LOST, "the session's holder broke the protocol; the session ends");
-                revocation_begin(s, REFUSAL_HOLDER_LOST, "its holder sent what is not a VFIO device");
-        }
-        pthread_mutex_lock(&s->lock);
         a->domain->busy--;
         if (result->flags & LINK_RESULT_UNDO_FAILED)
                 a->domain->state = LEDGER_QUARANTINED;
-        pthread_mutex_unlock(&s->lock);
         if (op_outcome_unknown(result))
                 return;
-        if (result->refusal.reason == REFUSAL_NONE) {
+        if (result->refusal.reason == REFUSAL_NONE && *fd >= 0 && !revoke_is_device_fd(*fd)) {
+                /* A holder that sends something else is not ours any more (DESIGN, section 4, Trust). The attachment stays
+                 * until the revocation. */
+                log_error("session %" PRIu64 ": its holder sent what is not a VFIO device", s->id);
+                refuse(&result->refusal, REFUSAL_HOLDER_LOST, "the session's holder broke the protocol; the session ends");
+                op->of.attach.revoke = true;
+        } else if (result->refusal.reason == REFUSAL_NONE)
                 attached(op, result, fd);
-                return;
+        else {
+                op->of.attach.drop_lease = op->of.attach.leased;
+                attachment_remove(s, a);
+                quota_refund(&s->tenant->account, &one_device);
         }
-        pthread_mutex_lock(&s->lock);
-        attachment_remove(s, a);
-        pthread_mutex_unlock(&s->lock);
-        if (op->of.attach.leased)
-                lease_drop(s->broker, group);
-        quota_refund(&s->tenant->account, &one_device);
+}
+
+static void after_device(struct op *op) {
+        if (op->of.attach.revoke)
+                revocation_begin(op->session, REFUSAL_HOLDER_LOST, "its holder sent what is not a VFIO device");
+        if (op->of.attach.drop_lease)
+                lease_drop(op->session->broker, op->of.attach.group);
 }
 
 static int check_device_name(const char *name, struct refusal *r) {
@@ -177,7 +176,7 @@ static struct op *admit_attach(struct session *s, const void *request, struct re
         a = op ? attachment_add(s, d, ledger_next_id(s->broker->ledger), req->device, admission->group, LEDGER_INTENDED) : NULL;
         if (!a) {
                 if (op)
-                        op_discard(op);
+                        op_unref(op);
                 quota_refund(&s->tenant->account, &one_device);
                 refuse(r, REFUSAL_INTERNAL, "out of memory");
                 return NULL;
@@ -192,6 +191,8 @@ static struct op *admit_attach(struct session *s, const void *request, struct re
                                              .backend = s->broker->options.backend, .state = LEDGER_INTENDED };
         text_copy(p->row.device, sizeof p->row.device, a->device);
         op->of.attach.attachment = a;
+        op->of.attach.group = a->group;
+        op->after = after_device;
         op->row.object = op->answer.id = a->id;
         op->message[0].domain = d->id;
         op->message_size = sizeof(struct link_header) + sizeof p->message;
@@ -228,22 +229,19 @@ void device_attach_request(struct session *s, const struct attach_request *req, 
 static void finish_detach(struct op *op, struct link_result *result, int *fd) {
         struct session *s = op->session;
         struct attachment *a = op->of.attach.attachment;
-        uint32_t group = a->group;
 
         (void)fd;
-        pthread_mutex_lock(&s->lock);
         a->domain->busy--;
-        if (op_outcome_unknown(result) || result->refusal.reason != REFUSAL_NONE) {
-                if (!op_outcome_unknown(result))
-                        a->state = LEDGER_LIVE;
-                pthread_mutex_unlock(&s->lock);
+        if (op_outcome_unknown(result))
+                return;
+        if (result->refusal.reason != REFUSAL_NONE) {
+                a->state = LEDGER_LIVE;
                 return;
         }
         set_info(a->domain, &result->info);
         broker_audit(s->broker, "device.returned", &s->peer, a->device);
         attachment_remove(s, a);
-        pthread_mutex_unlock(&s->lock);
-        lease_drop(s->broker, group);
+        op->of.attach.drop_lease = true;
         quota_refund(&s->tenant->account, &one_device);
 }
 
@@ -268,6 +266,8 @@ static struct op *admit_detach(struct session *s, const void *request, struct re
                                              .backend = s->broker->options.backend, .state = LEDGER_ENDING };
         text_copy(p->row.device, sizeof p->row.device, a->device);
         op->of.attach.attachment = a;
+        op->of.attach.group = a->group;
+        op->after = after_device;
         op->row.object = a->id;
         op->message[0].domain = a->domain->id;
         op->message_size = sizeof(struct link_header) + sizeof(struct link_attachment);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/broker_private.h"
+#include "core/device.h"
 #include "core/op.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -110,7 +111,6 @@ static void finish_create(struct op *op, struct link_result *result, int *fd) {
         (void)fd;
         if (op_outcome_unknown(result))
                 return;
-        LOCK_SCOPE(&s->lock);
         if (result->refusal.reason == REFUSAL_NONE) {
                 op->of.domain.domain->state = LEDGER_LIVE;
                 return;
@@ -134,7 +134,7 @@ static struct op *admit_create(struct session *s, const void *request, struct re
         if (!d) {
                 refuse(r, REFUSAL_INTERNAL, "out of memory");
                 if (op)
-                        op_discard(op);
+                        op_unref(op);
                 quota_refund(&s->tenant->account, &one);
                 return NULL;
         }
@@ -174,43 +174,38 @@ static int write_destroy_settle(struct op *op, struct ledger *ledger, struct ref
         return ledger_domain_put(ledger, &row, r);
 }
 
-/* Everything below the domain is gone: rows in memory, leases, charges. */
-static void take_down(struct session *s, struct domain *d) {
+/* Everything below the domain is gone: its objects and their charges now, its leases when the lock is dropped. */
+static void take_down(struct op *op, struct domain *d) {
         struct quota_amounts freed = { .of[RESOURCE_DOMAINS] = 1 };
-        uint32_t groups[VIEW_ATTACHMENTS_MAX];
+        struct session *s = op->session;
         struct attachment *a, *next;
-        size_t n = 0;
 
-        pthread_mutex_lock(&s->lock);
         HASH_ITER(hh, s->attachments, a, next) {
-                if (a->domain != d || n == ARRAY_SIZE(groups))
+                if (a->domain != d || op->of.domain.n_groups == VIEW_ATTACHMENTS_MAX)
                         continue;
-                groups[n++] = a->group;
-                HASH_DEL(s->attachments, a);
-                free(a);
+                op->of.domain.groups[op->of.domain.n_groups++] = a->group;
+                attachment_remove(s, a);
         }
-        freed.of[RESOURCE_DEVICES] = n;
+        freed.of[RESOURCE_DEVICES] = op->of.domain.n_groups;
         freed.of[RESOURCE_MAPPINGS] = d->mappings.count;
         freed.of[RESOURCE_LOCKED_BYTES] = d->mappings.bytes;
         domain_remove(d);
-        pthread_mutex_unlock(&s->lock);
-        for (size_t i = 0; i < n; i++)
-                lease_drop(s->broker, groups[i]);
         quota_refund(&s->tenant->account, &freed);
 }
 
 static void finish_destroy(struct op *op, struct link_result *result, int *fd) {
-        struct session *s = op->session;
-
         (void)fd;
         if (op_outcome_unknown(result))
                 return;
-        if (result->refusal.reason == REFUSAL_NONE) {
-                take_down(s, op->of.domain.domain);
-                return;
-        }
-        LOCK_SCOPE(&s->lock);
-        op->of.domain.domain->state = LEDGER_LIVE;
+        if (result->refusal.reason == REFUSAL_NONE)
+                take_down(op, op->of.domain.domain);
+        else
+                op->of.domain.domain->state = LEDGER_LIVE;
+}
+
+static void drop_leases(struct op *op) {
+        for (size_t i = 0; i < op->of.domain.n_groups; i++)
+                lease_drop(op->session->broker, op->of.domain.groups[i]);
 }
 
 static struct op *admit_destroy(struct session *s, const void *request, struct refusal *r) {
@@ -245,6 +240,7 @@ static struct op *admit_destroy(struct session *s, const void *request, struct r
         op->write_intent = write_destroy_intent;
         op->write_settle = write_destroy_settle;
         op->finish = finish_destroy;
+        op->after = drop_leases;
         return op;
 }
 

@@ -34,7 +34,6 @@ static void finish_map(struct op *op, struct link_result *result, int *fd) {
         struct quota_amounts freed;
 
         (void)fd;
-        LOCK_SCOPE(&s->lock);
         d->busy--;
         if (result->flags & LINK_RESULT_UNDO_FAILED)
                 d->state = LEDGER_QUARANTINED;
@@ -139,12 +138,12 @@ static struct op *admit_map(struct session *s, const void *request, struct refus
         if (!op || !op->of.map.nodes) {
                 refuse(r, REFUSAL_INTERNAL, "out of memory");
                 if (op)
-                        op_discard(op);
+                        op_unref(op);
                 return NULL;
         }
         if (reserve(s, d, req, op, r) < 0) {
                 free(op->of.map.nodes);
-                op_discard(op);
+                op_unref(op);
                 return NULL;
         }
         d->busy++;

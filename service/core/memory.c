@@ -47,7 +47,6 @@ static void finish_register(struct op *op, struct link_result *result, int *fd) 
         (void)fd;
         if (op_outcome_unknown(result))
                 return;
-        LOCK_SCOPE(&s->lock);
         if (result->refusal.reason != REFUSAL_NONE) {
                 HASH_DEL(s->memories, m);
                 refund(s, m->charged_bytes);
@@ -119,7 +118,7 @@ static struct op *admit_register(struct session *s, const void *request, struct 
         if (!m) {
                 refuse(r, REFUSAL_INTERNAL, "out of memory");
                 if (op)
-                        op_discard(op);
+                        op_unref(op);
                 quota_refund(&s->tenant->account, &amounts);
                 return NULL;
         }
@@ -157,7 +156,6 @@ static void finish_unregister(struct op *op, struct link_result *result, int *fd
         (void)fd;
         if (op_outcome_unknown(result))
                 return;
-        LOCK_SCOPE(&s->lock);
         if (result->refusal.reason != REFUSAL_NONE) {
                 m->state = LEDGER_LIVE;
                 row_of(m, s->id, LEDGER_LIVE, op_payload(op));

@@ -37,6 +37,7 @@ struct op *op_new(struct session *s, enum ledger_op_kind kind, enum link_type ty
 
         if (!op)
                 return NULL;
+        atomic_init(&op->refs, 1);
         op->session = session_ref(s);
         op->row.session = s->id;
         op->row.kind = kind;
@@ -47,7 +48,9 @@ struct op *op_new(struct session *s, enum ledger_op_kind kind, enum link_type ty
         return op;
 }
 
-void op_discard(struct op *op) {
+void op_unref(struct op *op) {
+        if (atomic_fetch_sub(&op->refs, 1) != 1)
+                return;
         fd_close(op->fds[0]);
         fd_close(op->fds[1]);
         session_unref(op->session);
@@ -177,14 +180,13 @@ void op_answer_store(struct ledger_op *row, const struct answer *answer, const s
 }
 
 /* The outcome belongs to the key from now on. An operation that never reached the ledger is forgotten: repeating it does it
- * anew, as nothing of it happened. */
+ * anew, as nothing of it happened. Session's lock held. */
 static void key_settle(struct op *op, const struct refusal *refusal, bool forget) {
         struct session *s = op->session;
         struct key_memory *k;
 
         if (!op->row.has_key)
                 return;
-        LOCK_SCOPE(&s->lock);
         HASH_FIND(hh, s->keys, op->row.key, sizeof op->row.key, k);
         if (!k)
                 return;
@@ -238,7 +240,7 @@ static int apply_settle(struct journal_entry *entry, struct ledger *ledger, stru
 }
 
 static void settled(struct journal_entry *entry) {
-        op_discard(op_of(entry));
+        op_unref(op_of(entry));
 }
 
 bool op_outcome_unknown(const struct link_result *result) {
@@ -246,12 +248,19 @@ bool op_outcome_unknown(const struct link_result *result) {
                (result->flags & LINK_RESULT_UNDO_FAILED) != 0;
 }
 
-static void answer_client(struct op *op, const struct refusal *refusal) {
+/* The end of every operation, when its last state is in memory: drops the caller's reference. */
+static void conclude(struct op *op, const struct refusal *refusal) {
         struct reply *reply = op->reply;
 
+        if (op->after)
+                op->after(op);
+        atomic_fetch_sub(&op->session->in_flight, 1);
         op->reply = NULL;
         if (reply)
                 reply->done(reply, refusal, refusal ? NULL : &op->answer);
+        if (op->next)
+                op_submit(op->next);
+        op_unref(op);
 }
 
 /* The intent could not be recorded: nothing was done, nothing will be. */
@@ -259,11 +268,11 @@ static void op_never_happened(struct op *op, const struct refusal *r) {
         struct link_result result = { .refusal = *r };
         int fd = -1;
 
+        pthread_mutex_lock(&op->session->lock);
         op->finish(op, &result, &fd);
         key_settle(op, NULL, true);
-        atomic_fetch_sub(&op->session->in_flight, 1);
-        answer_client(op, &result.refusal);
-        op_discard(op);
+        pthread_mutex_unlock(&op->session->lock);
+        conclude(op, &result.refusal);
 }
 
 void op_submit(struct op *op) {
@@ -293,31 +302,28 @@ void op_submit(struct op *op) {
         holder_link_unref(link);
 }
 
-void op_complete(struct op *op, struct link_result *result, int *fd) {
-        const struct refusal *refusal;
-
-        op->finish(op, result, fd);
-        if (op->continue_with) {
-                void (*next)(struct op *) = op->continue_with;
-
-                op->continue_with = NULL;
-                next(op);
-                return;
-        }
-        atomic_fetch_sub(&op->session->in_flight, 1);
-        refusal = result->refusal.reason != REFUSAL_NONE ? &result->refusal : NULL;
-        op->applied = !refusal;
-        if (op_outcome_unknown(result)) {
-                /* What happened is not known, or half of it did. The intent stays in the ledger and explains whatever
-                 * there is (I2) until the revocation takes it all away. */
-                answer_client(op, refusal);
-                op_discard(op);
-                return;
-        }
+/* Session's lock held: from here on the ledger will follow. */
+static void queue_settle(struct op *op, const struct refusal *refusal) {
         key_settle(op, refusal, false);
         op->row.settled = true;
         op->entry.apply = apply_settle;
         op->entry.done = settled;
-        answer_client(op, refusal);
+        atomic_fetch_add(&op->refs, 1);
         journal_defer(op->session->broker->journal, &op->entry);
+}
+
+void op_complete(struct op *op, struct link_result *result, int *fd) {
+        /* Unknown: what happened is not known, or half of it did. The intent stays in the ledger and explains whatever there
+         * is (I2) until the revocation takes it all away. */
+        bool unknown = op_outcome_unknown(result);
+        const struct refusal *refusal;
+
+        op->applied = result->refusal.reason == REFUSAL_NONE;
+        pthread_mutex_lock(&op->session->lock);
+        op->finish(op, result, fd);
+        refusal = result->refusal.reason != REFUSAL_NONE ? &result->refusal : NULL;
+        if (!unknown)
+                queue_settle(op, refusal);
+        pthread_mutex_unlock(&op->session->lock);
+        conclude(op, refusal);
 }

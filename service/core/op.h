@@ -20,7 +20,8 @@
  *   reply   the client hears of it
  *   settle  the ledger knows how it ended; rides on a later commit                journal_defer()
  *
- * An op owns a reference on its session. It is allocated once, with its message behind it, and freed after the settle.
+ * An op owns a reference on its session. It is allocated once, with its message behind it, and freed after the settle
+ * and its answer.
  */
 struct op {
         struct ledger_op row;                   /* row.id is the seq on the link */
@@ -36,12 +37,15 @@ struct op {
         /* What the intent and the settle write besides the op's own row. NULL: nothing more. */
         int (*write_intent)(struct op *op, struct ledger *ledger, struct refusal *r);
         int (*write_settle)(struct op *op, struct ledger *ledger, struct refusal *r);
-        /* The holder answered (or will not: refusal HOLDER_LOST). Brings memory to its final state; may change the refusal
-         * in *result; fd: the fd that came with it (owned by finish() if it takes it, else closed by the caller). */
+        /* The holder answered (or will not: op_outcome_unknown()). Brings memory to its final state, WITH the session's lock held:
+         * the settle is queued before the lock is dropped, so that nobody is admitted where the ledger still has a row. May change
+         * the refusal in *result for the client; takes *fd by setting it to -1, else the caller closes it. */
         void (*finish)(struct op *op, struct link_result *result, int *fd);
-        /* finish() found that this is not the end: called instead of reply and settle, after finish() set it. */
-        void (*continue_with)(struct op *op);
+        /* Optional, after the lock was dropped: what may take its time (giving up leases). */
+        void (*after)(struct op *op);
+        struct op *next;                        /* set by finish(): goes on with it; it has the reply and the key */
 
+        atomic_uint refs;                       /* the caller's, and the journal's */
         bool applied;                           /* how it ended, for the settle */
         union {                                 /* the request's own state */
                 struct {
@@ -52,10 +56,13 @@ struct op {
                 } map;
                 struct {
                         struct domain *domain;
+                        uint32_t groups[VIEW_ATTACHMENTS_MAX];  /* leases to give up */
+                        size_t n_groups;
                 } domain;
                 struct {
                         struct attachment *attachment;
-                        bool leased;
+                        uint32_t group;
+                        bool leased, drop_lease, revoke;
                 } attach;
                 struct {
                         struct memory *memory;
@@ -74,8 +81,8 @@ static inline void *op_payload(struct op *op) {
         return op->message + 1;
 }
 
-/* Never submitted: forgets it. The reply is not touched. */
-void op_discard(struct op *op);
+/* Forgets it; the reply is not touched. */
+void op_unref(struct op *op);
 
 /* The beginning of every mutation: a key that was seen before gets its first answer; otherwise admit() validates, charges and
  * reserves with the session's lock held, and what it returns is submitted. NULL from admit(): refused, in *r. hash: of all

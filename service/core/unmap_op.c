@@ -126,7 +126,6 @@ static int write_unmap_intent(struct op *op, struct ledger *ledger, struct refus
 }
 
 static void finish_unmap(struct op *op, struct link_result *result, int *fd);
-static void next_batch(struct op *done);
 
 /* An op for the first LINK_BATCH_MAX of the n nodes. */
 static struct op *op_for(struct session *s, struct domain *d, struct mapping **nodes, size_t n) {
@@ -168,63 +167,14 @@ static void remove_unmapped(struct op *op, size_t n) {
         quota_refund(&op->session->tenant->account, &freed);
 }
 
-static void finish_unmap(struct op *op, struct link_result *result, int *fd) {
-        size_t count = op->message[0].count, rest = op->of.map.n - count;
-        struct session *s = op->session;
-        struct domain *d = op->of.map.domain;
+/* One batch is done, more are left: an op for them takes over nodes, reply, key and what was counted. False: no memory. */
+static bool hand_on(struct op *done, size_t rest) {
+        struct op *op;
 
-        (void)fd;
-        LOCK_SCOPE(&s->lock);
-        if (result->flags & LINK_RESULT_UNDO_FAILED)
-                d->state = LEDGER_QUARANTINED;
-        if (op_outcome_unknown(result)) {
-                d->busy--;
-                free(op->of.map.nodes);
-                return;
-        }
-        if (result->refusal.reason != REFUSAL_NONE) {
-                struct marked k = { .nodes = op->of.map.nodes, .n = op->of.map.n };
-
-                unmark(&k);
-                d->busy--;
-                return;
-        }
-        remove_unmapped(op, count);
-        if (rest > 0) {
-                memmove(op->of.map.nodes, op->of.map.nodes + count, rest * sizeof(struct mapping *));
-                op->of.map.n = rest;
-                op->continue_with = next_batch;
-                return;
-        }
-        d->busy--;
-        free(op->of.map.nodes);
-}
-
-static void settled_batch(struct journal_entry *entry) {
-        op_discard((struct op *)((char *)entry - offsetof(struct op, entry)));
-}
-
-static int settle_batch(struct journal_entry *entry, struct ledger *ledger, struct refusal *r) {
-        struct op *op = (struct op *)((char *)entry - offsetof(struct op, entry));
-
-        return ledger_op_settle(ledger, &op->row, true, r);
-}
-
-/* One batch is done, more are left: an op for them takes over reply, key and what was counted. */
-static void next_batch(struct op *done) {
-        struct session *s = done->session;
-        struct op *op = op_for(s, done->of.map.domain, done->of.map.nodes, done->of.map.n);
-
-        if (!op) {
-                struct link_result lost = { 0 };
-                int fd = -1;
-
-                refuse(&lost.refusal, REFUSAL_INTERNAL, "out of memory: %" PRIu64 " mappings were unmapped, the rest were not",
-                       done->answer.unmapped_mappings);
-                done->message[0].count = 0;
-                op_complete(done, &lost, &fd);
-                return;
-        }
+        memmove(done->of.map.nodes, done->of.map.nodes + done->message[0].count, rest * sizeof(struct mapping *));
+        op = op_for(done->session, done->of.map.domain, done->of.map.nodes, rest);
+        if (!op)
+                return false;
         op->reply = done->reply;
         op->answer = done->answer;
         op->row.has_key = done->row.has_key;
@@ -232,11 +182,36 @@ static void next_batch(struct op *done) {
         op->row.request_hash = done->row.request_hash;
         done->reply = NULL;
         done->row.has_key = false;
-        done->row.settled = true;
-        done->entry.apply = settle_batch;
-        done->entry.done = settled_batch;
-        journal_defer(s->broker->journal, &done->entry);
-        op_submit(op);
+        done->next = op;
+        atomic_fetch_add(&op->session->in_flight, 1);
+        return true;
+}
+
+static void finish_unmap(struct op *op, struct link_result *result, int *fd) {
+        size_t count = op->message[0].count, rest = op->of.map.n - count;
+        struct domain *d = op->of.map.domain;
+        struct marked k = { .nodes = op->of.map.nodes, .n = op->of.map.n };
+
+        (void)fd;
+        if (result->flags & LINK_RESULT_UNDO_FAILED)
+                d->state = LEDGER_QUARANTINED;
+        if (op_outcome_unknown(result)) {
+                d->busy--;
+                free(op->of.map.nodes);
+                return;
+        }
+        if (result->refusal.reason == REFUSAL_NONE) {
+                remove_unmapped(op, count);
+                if (rest > 0 && hand_on(op, rest))
+                        return;
+                k.n = rest;
+                if (rest > 0)
+                        refuse(&result->refusal, REFUSAL_INTERNAL,
+                               "out of memory: %" PRIu64 " mappings were unmapped, the rest were not",
+                               op->answer.unmapped_mappings);
+        }
+        d->busy--;
+        unmark(&k);
 }
 
 static struct op *admit_unmap(struct session *s, const void *request, struct refusal *r) {

@@ -549,6 +549,22 @@ static void the_mapping_limit_holds_exactly_and_is_named(void **state) {
         assert_int_equal(try_map(rig, &m, &r), REFUSAL_NONE);
 }
 
+static void the_lowest_of_several_mappings_in_the_way_is_named(void **state) {
+        struct rig *rig = *state;
+        const uint64_t p = rig->page;
+        struct backend_mapping all = mapping(rig, BASE, 7 * p, 0);
+        struct refusal r;
+
+        for (uint64_t i = 1; i < 7; i++)
+                assert_int_equal(map_at(rig, BASE + i * p, p, 0), REFUSAL_NONE);
+        assert_int_equal(try_map(rig, &all, &r), REFUSAL_OVERLAP);
+        assert_int_equal(r.conflict_first, BASE + p);
+        assert_int_equal(r.conflict_last, BASE + 2 * p - 1);
+        assert_int_equal(unmap_at(rig, BASE, 7 * p, &r), REFUSAL_NOT_MAPPED);
+        assert_int_equal(r.conflict_first, BASE + p);
+        assert_int_equal(r.conflict_last, BASE + 2 * p - 1);
+}
+
 /* --- what an unmap removes ----------------------------------------------------------------------------------------*/
 
 static void an_unmap_ends_what_the_device_reaches(void **state) {
@@ -802,6 +818,26 @@ static void an_unmap_that_the_kernel_did_not_do_is_reported(void **state) {
         assert_int_equal(unmap_at(rig, BASE, rig->page, &r), REFUSAL_BACKEND_REFUSED);
 }
 
+/* They look like the real ones, but are no open files. */
+static void path_only_fds_are_taken_neither_for_a_device_nor_for_a_container(void **state) {
+        struct rig *rig = *state;
+        char path[64];
+        int fd;
+
+        if (is_soft(rig))
+                skip();
+        fd = open("/dev/vfio/vfio", O_PATH | O_CLOEXEC);
+        assert_true(fd >= 0);
+        assert_false(revoke_is_container_fd(fd));
+        fd_close(fd);
+        (void)snprintf(path, sizeof path, "/proc/self/fd/%d", rig->edu.fd);
+        assert_true(revoke_is_device_fd(rig->edu.fd));
+        fd = open(path, O_PATH | O_CLOEXEC);
+        assert_true(fd >= 0);
+        assert_false(revoke_is_device_fd(fd));
+        fd_close(fd);
+}
+
 static void a_container_without_an_iommu_has_nothing_to_revoke(void **state) {
         struct rig *rig = *state;
         _cleanup_close_ int fd = -1;
@@ -850,6 +886,7 @@ static const struct CMUnitTest promises[] = {
         PROMISE(both_ends_of_every_range_can_be_mapped_and_the_next_page_cannot),
         PROMISE(a_range_across_a_border_is_refused),
         PROMISE(an_overlap_is_refused_and_names_what_is_in_the_way),
+        PROMISE(the_lowest_of_several_mappings_in_the_way_is_named),
         PROMISE(a_refused_map_changes_nothing),
         PROMISE(a_map_that_fails_half_way_leaves_nothing_behind),
         PROMISE(the_mapping_limit_holds_exactly_and_is_named),
@@ -868,6 +905,7 @@ static const struct CMUnitTest promises[] = {
         PROMISE(two_containers_do_not_see_each_other),
         PROMISE(the_container_fd_alone_revokes),
         PROMISE(an_unmap_that_the_kernel_did_not_do_is_reported),
+        PROMISE(path_only_fds_are_taken_neither_for_a_device_nor_for_a_container),
         PROMISE(a_container_without_an_iommu_has_nothing_to_revoke),
         PROMISE(a_group_is_free_only_when_everybody_let_go),
 };

@@ -33,7 +33,7 @@ static struct kernel {
         uint32_t group_flags;
         uint64_t unmapped;              /* what UNMAP says it did; UINT64_MAX: what was asked */
 
-        uint8_t info[512];              /* what GET_INFO has to say */
+        uint8_t info[2048];              /* what GET_INFO has to say */
         uint32_t info_size;
 
         int container_fd, group_fd, device_fd;          /* as ioctl saw them */
@@ -290,8 +290,26 @@ static void a_broken_capability_chain_is_not_followed(void **state) {
         kernel_boot(state);
         put_u32(RANGES_AT + offsetof(struct vfio_iommu_type1_info_cap_iova_range, nr_iovas), 1000000);
         i = open_for_info();                            /* only what is there: garbage, but within the answer */
-        assert_true(i.n_ranges <= IOVA_RANGES_MAX);
+        assert_int_equal(i.n_ranges, (kernel.info_size - RANGES_AT - sizeof(struct vfio_iommu_type1_info_cap_iova_range)) /
+                                             sizeof(struct vfio_iova_range));
         assert_int_equal(i.ranges[0].last, 0xfedfffff);
+}
+
+static void more_ranges_than_can_be_told_are_left_out(void **state) {
+        const uint32_t header = sizeof(struct vfio_iommu_type1_info_cap_iova_range);
+        struct container_info i;
+
+        (void)state;
+        put_u32(RANGES_AT + offsetof(struct vfio_iommu_type1_info_cap_iova_range, nr_iovas), 40);
+        put_u32(RANGES_AT + offsetof(struct vfio_info_cap_header, next), 0);
+        for (uint64_t n = 0; n < 40; n++) {
+                struct vfio_iova_range range = { n * 0x10000, n * 0x10000 + 0xfff };
+
+                info_put((uint32_t)(RANGES_AT + header + n * sizeof range), &range, sizeof range);
+        }
+        i = open_for_info();
+        assert_int_equal(i.n_ranges, IOVA_RANGES_MAX);
+        assert_int_equal(i.ranges[31].first, 0x1f0000);
 }
 
 /* --- mapping ------------------------------------------------------------------------------------------------------*/
@@ -428,6 +446,24 @@ static void every_failure_of_a_device_has_its_reason(void **state) {
         container_close(c);
 }
 
+static void a_name_that_does_not_fit_never_reaches_the_kernel(void **state) {
+        char name[BACKEND_DEVICE_NAME_MAX + 1];
+        struct container *c = open_container();
+        struct device *d;
+        struct refusal r;
+
+        (void)state;
+        memset(name, 'x', sizeof name);
+        name[BACKEND_DEVICE_NAME_MAX] = '\0';
+        memset(kernel.order, 0, sizeof kernel.order);
+        assert_int_equal(device_open(c, name, &d, &r), -1);
+        assert_int_equal(r.reason, REFUSAL_UNKNOWN_DEVICE);
+        assert_string_equal(kernel.order, "");
+        name[BACKEND_DEVICE_NAME_MAX - 1] = '\0';
+        assert_int_equal(device_open(c, name, &d, &r), 0);
+        container_close(c);
+}
+
 static void device_fds_are_duplicates_that_the_device_does_not_close(void **state) {
         struct container *c = open_container();
         enum device_fd_kind kind;
@@ -460,6 +496,8 @@ static void revoking_unmaps_all_and_tells_nothing_to_do_from_cannot(void **state
         assert_int_equal(revoke_container_fd(77), -EIO);
         kernel.unmap = kernel.get_info = -EINVAL;       /* no IOMMU set: nothing can be mapped */
         assert_int_equal(revoke_container_fd(77), 0);
+        kernel.get_info = -EIO;                         /* an IOMMU that is out of order is an IOMMU */
+        assert_int_equal(revoke_container_fd(77), -EINVAL);
         kernel.get_info = 0;                            /* an IOMMU, but no such flag: something may be mapped */
         assert_int_equal(revoke_container_fd(77), -EINVAL);
 }
@@ -505,13 +543,14 @@ static void other_fds_are_taken_neither_for_a_device_nor_for_a_container(void **
         fds[n++] = open("/dev/null", O_RDWR);                   /* a character device */
         fds[n++] = open("/", O_RDONLY | O_DIRECTORY);
         fds[n++] = open("/dev/null", O_PATH);
-        fds[n++] = -1;
+        fds[n++] = open("/dev/fuse", O_RDWR);                   /* where they exist: neighbours of VFIO's node */
+        fds[n++] = open("/dev/net/tun", O_RDWR);
         fds[n++] = 9999;
         for (size_t i = 0; i < n; i++) {
                 assert_false(revoke_is_device_fd(fds[i]));
                 assert_false(revoke_is_container_fd(fds[i]));
         }
-        for (size_t i = 0; i + 2 < n; i++)
+        for (size_t i = 0; i + 1 < n; i++)
                 fd_close(fds[i]);
         unlink(fake);
         rmdir(dir);
@@ -527,12 +566,14 @@ int main(void) {
                 TEST(the_smallest_page_is_the_hosts_at_least),
                 TEST(without_capabilities_nothing_is_known_to_be_limited),
                 TEST(a_broken_capability_chain_is_not_followed),
+                TEST(more_ranges_than_can_be_told_are_left_out),
                 TEST(a_map_passes_exactly_what_was_asked),
                 TEST(every_refusal_of_a_map_has_its_reason_and_leaves_no_record),
                 TEST(an_unmap_that_did_less_than_asked_is_a_failure),
                 TEST(what_is_not_one_mapping_never_reaches_the_kernel),
                 TEST(a_failing_unmap_all_keeps_the_records),
                 TEST(every_failure_of_a_device_has_its_reason),
+                TEST(a_name_that_does_not_fit_never_reaches_the_kernel),
                 TEST(device_fds_are_duplicates_that_the_device_does_not_close),
                 TEST(revoking_unmaps_all_and_tells_nothing_to_do_from_cannot),
                 TEST(nodes_are_opened_by_their_names_in_the_directory_given),

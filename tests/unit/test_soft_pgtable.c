@@ -18,6 +18,7 @@
 
 #include "../lib/soft_oracle.h"
 #include "backend/backend.h"
+#include "backend/mapping_set.h"
 #include "backend/soft.h"
 #include "backend/soft_pgtable.h"
 #include "backend/soft_phys.h"
@@ -140,6 +141,7 @@ static void the_last_page_below_2_to_the_64_is_like_any_other(void **state) {
         soft_pgtable_remove(t, 64 * K, 0 - 64 * K);     /* nearly everything, to the end: holes and leaves */
         assert_int_equal(level_at(t, super - 1, 0), 0);
         assert_int_equal(level_at(t, UINT64_MAX, 0), 0);
+        soft_pgtable_remove(t, 0, last);                /* a hole from the first byte to beyond the range's end */
         soft_pgtable_free(t);
 }
 
@@ -395,6 +397,28 @@ static void the_physical_space_ends_at_52_bits(void **state) {
         soft_phys_free(&p);
 }
 
+/* --- records ------------------------------------------------------------------------------------------------------*/
+
+static void a_record_is_used_again_and_memory_goes_with_the_set(void **state) {
+        struct mapping_set s;
+
+        (void)state;
+        mapping_set_init(&s);
+        for (uint64_t i = 0; i < 10000; i++)
+                mapping_set_remove(&s, mapping_set_add(&s, (struct iova_range){ i, i }));
+        assert_int_equal(s.pool.n_made, 1);
+        for (uint64_t i = 0; i < 1000; i++)
+                assert_non_null(mapping_set_add(&s, (struct iova_range){ i, i }));
+        assert_int_equal(s.count, 1000);
+        assert_int_equal(s.pool.n_made, 1000);
+        mapping_set_clear(&s);
+        assert_int_equal(s.count, 0);
+        assert_null(mapping_set_find(&s, (struct iova_range){ 0, UINT64_MAX }));
+        assert_non_null(mapping_set_add(&s, (struct iova_range){ 0, UINT64_MAX }));
+        assert_non_null(mapping_set_find(&s, (struct iova_range){ UINT64_MAX, UINT64_MAX }));
+        mapping_set_clear(&s);
+}
+
 /* --- through the container ----------------------------------------------------------------------------------------*/
 
 static struct container *container(struct soft_personality p) {
@@ -434,6 +458,8 @@ static void ranges_are_whole_pages_of_what_the_personality_leaves(void **state) 
                   { { 0x1000, 0xffff }, { 0x11000, 0xffefff } } },
                 { { .page_sizes = 64 * K, .aperture_first = 0xfffffffffff00000, .aperture_last = UINT64_MAX }, 1,
                   { { 0xfffffffffff00000, UINT64_MAX } } },
+                { { .page_sizes = 64 * K, .aperture_last = UINT64_MAX, .reserved_first = 0xfffffffffff00000,
+                    .reserved_last = UINT64_MAX }, 1, { { 0, 0xffffffffffefffff } } },
         };
 
         (void)state;
@@ -493,6 +519,25 @@ static void a_map_that_exhausts_the_physical_space_leaves_nothing(void **state) 
         assert_int_equal(host, 0x10000 + 1023 * 4 * T + 5);
         assert_int_equal(container_unmap(c, 0, m.length, &r), 0);
         assert_int_equal(container_map(c, &m, &r), 0);
+        container_close(c);
+}
+
+/* There are 1024 frames: whoever forgot to give one back would run out. */
+static void unmapping_gives_the_physical_space_back(void **state) {
+        struct container *c = container((struct soft_personality){ .page_sizes = 64 * K | 4 * T });
+        struct refusal r;
+
+        (void)state;
+        for (uint64_t i = 1; i < 5000; i++) {
+                struct backend_mapping m = { .iova = i * 64 * K, .length = 64 * K, .vaddr = (void *)(uintptr_t)(i * 64 * K), .fd = -1,
+                                             .access = 3 };
+
+                assert_int_equal(container_map(c, &m, &r), 0);
+                if (i % 2)
+                        assert_int_equal(container_unmap(c, m.iova, m.length, &r), 0);
+                else
+                        assert_int_equal(container_unmap_all(c, &r), 0);
+        }
         container_close(c);
 }
 
@@ -672,6 +717,8 @@ int main(void) {
                 cmocka_unit_test(ranges_are_whole_pages_of_what_the_personality_leaves),
                 cmocka_unit_test(an_impossible_personality_is_refused),
                 cmocka_unit_test(a_map_that_exhausts_the_physical_space_leaves_nothing),
+                cmocka_unit_test(a_record_is_used_again_and_memory_goes_with_the_set),
+                cmocka_unit_test(unmapping_gives_the_physical_space_back),
                 cmocka_unit_test(a_random_life_agrees_with_the_oracle),
         };
 
