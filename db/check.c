@@ -20,8 +20,9 @@
 enum { STMT_INTENTS, STMT_MISSING, STMT_INTENT_END };
 static const char *const intent_sql[] = {
         [STMT_INTENTS] = "SELECT id, object, kind, ranges FROM op WHERE settled = 0 AND kind IN (7, 8) ORDER BY id",
-        [STMT_MISSING] = "SELECT r.iova, r.last FROM ledger_rows r LEFT JOIN mapping m ON m.domain = ?1 AND m.iova = r.iova "
-                         "AND m.last = r.last AND (?2 = 0 OR m.op = ?2) WHERE m.domain IS NULL",
+        [STMT_MISSING] =
+                "SELECT r.iova, r.last FROM ledger_rows r LEFT JOIN mapping m ON m.domain = ?1 AND m.iova = r.iova "
+                "AND m.last = r.last AND (?2 = 0 OR m.op = ?2) WHERE m.domain IS NULL",
 };
 
 struct check {
@@ -84,7 +85,8 @@ static int check_intents(struct check *c, struct refusal *r) {
                         return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "No memory for the ranges of an operation.");
                 (void)stmt_get_blob(&s, 3, ranges, size);
                 c->rows = (struct rows){ .ranges = ranges, .n = size / sizeof *ranges };
-                k = check_intent(c, stmt_get_bits(&s, 0), stmt_get_bits(&s, 1), stmt_get_int64(&s, 2) == LEDGER_OP_MAP, r);
+                k = check_intent(c, stmt_get_bits(&s, 0), stmt_get_bits(&s, 1), stmt_get_int64(&s, 2) == LEDGER_OP_MAP,
+                                 r);
                 c->rows = (struct rows){ 0 };
                 if (k < 0)
                         return -1;
@@ -96,7 +98,8 @@ static int attach_config(struct check *c, const char *directory, struct refusal 
         _cleanup_once_ struct stmt s = { 0 };
         char path[PATH_MAX];
 
-        if (db_path(path, directory, "config.db", "", r) < 0 || db_prepare_one(&c->db, "ATTACH ?1 AS config", &s, r) < 0)
+        if (db_path(path, directory, "config.db", "", r) < 0 ||
+            db_prepare_one(&c->db, "ATTACH ?1 AS config", &s, r) < 0)
                 return -1;
         stmt_text(&s, 1, path);
         return stmt_run(&s, NULL, r);
@@ -119,8 +122,8 @@ static int check_open(struct check *c, const char *directory, struct refusal *r)
         return db_prepare(&c->db, intent_sql, STMT_INTENT_END, r);
 }
 
-/* One transaction, so that the state is seen at one moment; the first statement reads it before the configuration, which
- * is therefore the newer of the two: ids and tenants in use are in it. */
+/* One transaction, so that the state is seen at one moment; the first statement reads it before the configuration,
+ * which is therefore the newer of the two: ids and tenants in use are in it. */
 static int check_directory(const char *directory, void (*each)(const struct ledger_violation *v, void *arg), void *arg,
                            uint64_t *ret_rows, struct refusal *r) {
         struct check c = { .each = each, .arg = arg };
@@ -156,10 +159,12 @@ static int require_current(const char *directory, const struct migration_set *se
         if (migrate_inspect(directory, set, &version, r) < 0)
                 return -1;
         if (version < 0)
-                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "There is no ledger in %s: %s is missing.", directory, set->file);
+                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "There is no ledger in %s: %s is missing.", directory,
+                              set->file);
         if ((uint64_t)version < set->n_steps)
                 return refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
-                              "%s in %s has schema version %" PRId64 ", this program checks version %zu: starting the service "
+                              "%s in %s has schema version %" PRId64
+                              ", this program checks version %zu: starting the service "
                               "once migrates it.",
                               set->file, directory, version, set->n_steps);
         return 0;

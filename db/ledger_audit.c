@@ -39,7 +39,8 @@ static bool audit_push(struct audit *a, const struct audit_line *line, uint64_t 
         return fits;
 }
 
-void ledger_audit(struct ledger *l, const char *event, const char *tenant, uint32_t uid, uint32_t pid, const char *text) {
+void ledger_audit(struct ledger *l, const char *event, const char *tenant, uint32_t uid, uint32_t pid,
+                  const char *text) {
         struct audit_line line = { .time_ns = now_ns(), .has_tenant = tenant != NULL, .uid = uid, .pid = pid };
         uint64_t waiting;
 
@@ -68,7 +69,8 @@ static int audit_write_dropped(struct ledger *l, uint64_t dropped, struct refusa
 
         if (dropped == 0)
                 return 0;
-        (void)snprintf(line.text, sizeof line.text, "%" PRIu64 " lines came faster than they could be written", dropped);
+        (void)snprintf(line.text, sizeof line.text, "%" PRIu64 " lines came faster than they could be written",
+                       dropped);
         return audit_write(l, &line, r);
 }
 

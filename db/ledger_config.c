@@ -95,8 +95,9 @@ int ledger_tenant_put(struct ledger *l, const struct ledger_tenant *t, struct re
         LOCK_SCOPE(&l->config_lock);
 
         if (t->n_rules > LEDGER_RULES_MAX || t->n_devices > LEDGER_DEVICES_MAX)
-                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "Tenant %s has %u rules and %u devices, the ledger keeps %u and %u.",
-                              t->name, t->n_rules, t->n_devices, LEDGER_RULES_MAX, LEDGER_DEVICES_MAX);
+                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
+                              "Tenant %s has %u rules and %u devices, the ledger keeps %u and %u.", t->name, t->n_rules,
+                              t->n_devices, LEDGER_RULES_MAX, LEDGER_DEVICES_MAX);
         if (config_begin(l, r) < 0)
                 return -1;
         if (put_tenant(l, t, r) < 0) {
@@ -176,7 +177,8 @@ static int next_tenant(struct ledger *l, const char *after, struct ledger_tenant
 }
 
 /* One tenant at a time and the lock free in between, so that each() may call the ledger. */
-int ledger_tenants(struct ledger *l, int (*each)(const struct ledger_tenant *t, void *arg), void *arg, struct refusal *r) {
+int ledger_tenants(struct ledger *l, int (*each)(const struct ledger_tenant *t, void *arg), void *arg,
+                   struct refusal *r) {
         char after[LEDGER_NAME_MAX] = "";
         struct ledger_tenant t;
         int k;

@@ -7,11 +7,13 @@
 /* A loader called from within itself would restart the walk that it is in. */
 static int walk_begin(struct stmt *s, struct refusal *r) {
         if (sqlite3_stmt_busy(s->handle))
-                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "A walk over the ledger was started inside the same walk.");
+                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
+                              "A walk over the ledger was started inside the same walk.");
         return 0;
 }
 
-int ledger_sessions(struct ledger *l, int (*each)(const struct ledger_session *s, void *arg), void *arg, struct refusal *r) {
+int ledger_sessions(struct ledger *l, int (*each)(const struct ledger_session *s, void *arg), void *arg,
+                    struct refusal *r) {
         struct stmt q = db_stmt(&l->state, STMT_SESSIONS);
         int k;
 
@@ -61,8 +63,8 @@ int ledger_domains(struct ledger *l, uint64_t session, int (*each)(const struct 
         return k;
 }
 
-int ledger_memories(struct ledger *l, uint64_t session, int (*each)(const struct ledger_memory *m, void *arg), void *arg,
-                    struct refusal *r) {
+int ledger_memories(struct ledger *l, uint64_t session, int (*each)(const struct ledger_memory *m, void *arg),
+                    void *arg, struct refusal *r) {
         struct stmt q = db_stmt(&l->state, STMT_MEMORIES);
         int k;
 
@@ -113,8 +115,8 @@ int ledger_attachments(struct ledger *l, uint64_t domain, int (*each)(const stru
         return k;
 }
 
-int ledger_mappings(struct ledger *l, uint64_t domain, int (*each)(const struct ledger_mapping *m, void *arg), void *arg,
-                    struct refusal *r) {
+int ledger_mappings(struct ledger *l, uint64_t domain, int (*each)(const struct ledger_mapping *m, void *arg),
+                    void *arg, struct refusal *r) {
         struct stmt q = db_stmt(&l->state, STMT_MAPPINGS);
         int k;
 
@@ -167,8 +169,8 @@ static int get_ranges(const struct stmt *q, struct ledger_range **ret, size_t *r
 }
 
 int ledger_ops(struct ledger *l, uint64_t session,
-               int (*each)(const struct ledger_op *op, const struct ledger_range *ranges, size_t n, void *arg), void *arg,
-               struct refusal *r) {
+               int (*each)(const struct ledger_op *op, const struct ledger_range *ranges, size_t n, void *arg),
+               void *arg, struct refusal *r) {
         struct stmt q = db_stmt(&l->state, STMT_OPS);
         int k;
 

@@ -38,16 +38,17 @@ static bool wants_checkpoint(struct maintenance *m, int *seen) {
         return pages >= (idle ? WAL_IDLE : atomic_load(&m->wal_step));
 }
 
-/* Passive: copies what no reader needs, beside the running writer. The WAL starts again by itself when a commit finds all
- * of it copied, which a writer that never pauses may prevent: then the writer is stopped, for the little that is left.
- * A reader (ledger_check) can prevent both; there is always a next time. */
+/* Passive: copies what no reader needs, beside the running writer. The WAL starts again by itself when a commit finds
+ * all of it copied, which a writer that never pauses may prevent: then the writer is stopped, for the little that is
+ * left. A reader (ledger_check) can prevent both; there is always a next time. */
 static void checkpoint(struct ledger *l) {
         int in_wal = 0, copied = 0, rc;
 
         rc = sqlite3_wal_checkpoint_v2(l->maintenance.db.handle, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_wal, &copied);
         if (rc == SQLITE_OK && in_wal >= atomic_load(&l->maintenance.wal_hard)) {
                 LOCK_SCOPE(&l->state_gate);
-                rc = sqlite3_wal_checkpoint_v2(l->maintenance.db.handle, NULL, SQLITE_CHECKPOINT_RESTART, &in_wal, &copied);
+                rc = sqlite3_wal_checkpoint_v2(l->maintenance.db.handle, NULL, SQLITE_CHECKPOINT_RESTART, &in_wal,
+                                               &copied);
         }
         if (rc != SQLITE_OK && rc != SQLITE_BUSY)
                 log_error("state.db: its WAL (%d pages, %d copied) cannot be moved into the file: %s", in_wal, copied,

@@ -13,7 +13,8 @@
 
 static int refuse_key(struct ledger *l, const struct ledger_op *op, struct refusal *r) {
         if (sqlite3_extended_errcode(l->state.handle) == SQLITE_CONSTRAINT_UNIQUE)
-                return refuse(r, REFUSAL_KEY_REUSED, "Session %" PRIu64 " has used this request key before.", op->session);
+                return refuse(r, REFUSAL_KEY_REUSED, "Session %" PRIu64 " has used this request key before.",
+                              op->session);
         return -1;
 }
 
@@ -60,8 +61,9 @@ static struct ledger_range *scratch_ranges(struct ledger *l, size_t n, struct re
 }
 
 static int refuse_overlap(struct refusal *r, size_t at, struct iova_range asked, struct iova_range there) {
-        (void)refuse(r, REFUSAL_OVERLAP, "The ledger has a mapping at 0x%" PRIx64 "-0x%" PRIx64 " that overlaps 0x%" PRIx64
-                     "-0x%" PRIx64 ".", there.first, there.last, asked.first, asked.last);
+        (void)refuse(r, REFUSAL_OVERLAP,
+                     "The ledger's mapping at 0x%" PRIx64 "-0x%" PRIx64 " overlaps 0x%" PRIx64 "-0x%" PRIx64 ".",
+                     there.first, there.last, asked.first, asked.last);
         r->element = (int32_t)at;
         r->conflict_first = there.first;
         r->conflict_last = there.last;
@@ -111,7 +113,7 @@ static int check_unsorted(struct ledger_range *ranges, size_t n, struct refusal 
         return 0;
 }
 
-/* Checks each row by itself, copies its range, and learns what the batch spans and whether it ascends without overlap. */
+/* Checks each row by itself, copies its range, learns what the batch spans and whether it ascends without overlap. */
 static int survey(const struct ledger_op *op, const struct ledger_mapping *rows, size_t n, struct ledger_range *ranges,
                   struct iova_range *ret_span, bool *ret_ascends, struct refusal *r) {
         struct iova_range span = { UINT64_MAX, 0 };
@@ -121,11 +123,12 @@ static int survey(const struct ledger_op *op, const struct ledger_mapping *rows,
                 struct iova_range range;
 
                 if (rows[i].domain != op->object)
-                        return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "Mapping %zu is of another domain than its operation.", i);
+                        return refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
+                                      "Mapping %zu is of another domain than its operation.", i);
                 if (!iova_range_make(rows[i].iova, rows[i].length, &range)) {
                         (void)refuse(r, rows[i].length ? REFUSAL_RANGE_WRAPS : REFUSAL_ZERO_LENGTH,
-                                     "Mapping %zu at 0x%" PRIx64 " of length 0x%" PRIx64 " is no range of addresses.", i,
-                                     rows[i].iova, rows[i].length);
+                                     "Mapping %zu at 0x%" PRIx64 " of length 0x%" PRIx64 " is no range of addresses.",
+                                     i, rows[i].iova, rows[i].length);
                         r->element = (int32_t)i;
                         return -1;
                 }
@@ -176,8 +179,9 @@ static int count_memory(struct ledger *l, const struct ledger_mapping *rows, siz
                 if (stmt_run(&s, &changed, r) < 0)
                         return -1;
                 if (changed != 1) {
-                        (void)refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "Domain %" PRIu64 " has no session with memory %" PRIu64 ".",
-                                     rows[i].domain, rows[i].memory);
+                        (void)refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
+                                     "Domain %" PRIu64 " has no session with memory %" PRIu64 ".", rows[i].domain,
+                                     rows[i].memory);
                         r->element = (int32_t)i;
                         return -1;
                 }
@@ -237,7 +241,7 @@ static int uncount(struct ledger *l, uint64_t memory, int64_t n, struct refusal 
         return stmt_run(&s, NULL, r);
 }
 
-/* Takes the mappings that l->rows describes out of their objects' counts, one update for each run of the same object. */
+/* Takes the mappings that l->rows describes out of their objects' counts, one update per run of the same object. */
 static int uncount_rows(struct ledger *l, uint64_t domain, uint64_t only_of_op, struct refusal *r) {
         _cleanup_stmt_ struct stmt s = db_stmt(&l->state, STMT_MEMORY_OF_ROWS);
         uint64_t memory = 0;
@@ -315,8 +319,9 @@ static int remember_answer(struct ledger *l, const struct ledger_op *op, struct 
         _cleanup_stmt_ struct stmt s = db_stmt(&l->state, STMT_OP_SETTLE);
 
         if (op->answer_size > LEDGER_ANSWER_MAX)
-                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "An answer of %u bytes is more than the ledger keeps (%u).",
-                              op->answer_size, LEDGER_ANSWER_MAX);
+                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
+                              "An answer of %u bytes is more than the ledger keeps (%u).", op->answer_size,
+                              LEDGER_ANSWER_MAX);
         stmt_bits(&s, 1, op->id);
         stmt_blob(&s, 2, op->answer, op->answer_size);
         return stmt_run(&s, NULL, r);

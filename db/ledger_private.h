@@ -187,6 +187,6 @@ int maintenance_start(struct ledger *l, const char *state_path, struct refusal *
 void maintenance_stop(struct ledger *l);
 void maintenance_poke(struct ledger *l);
 
-/* ledger_sqlite.c: for check --offline. fd of the lock in the directory, held until it is closed, or -1 with the refusal
- * that names the holder's pid. */
+/* ledger_sqlite.c: for check --offline. fd of the lock in the directory, held until it is closed, or -1 with the
+ * refusal that names the holder's pid. */
 int ledger_lock(const char *directory, struct refusal *r);

@@ -34,7 +34,8 @@ static int refuse_locked(struct refusal *r, const char *directory, int fd) {
         long pid = n > 0 ? strtol(text, NULL, 10) : 0;
 
         if (pid > 0)
-                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "The ledger in %s is in use by process %ld.", directory, pid);
+                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "The ledger in %s is in use by process %ld.", directory,
+                              pid);
         return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "The ledger in %s is in use by a process that is just starting.",
                       directory);
 }
@@ -104,7 +105,8 @@ static int open_database(struct db *d, const char *path, const char *pragmas, st
                 return -1;
         if (!is_wal)
                 return refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
-                              "%s cannot have a write-ahead log: its file system does not support shared memory.", path);
+                              "%s cannot have a write-ahead log: its file system does not support shared memory.",
+                              path);
         return db_exec(d, pragmas, r);
 }
 
@@ -117,15 +119,17 @@ static int open_config(struct ledger *l, struct refusal *r) {
         return db_prepare(&l->config, config_sql, _STMT_CONFIG_N, r);
 }
 
-/* cache_size: a million mappings are 50 MB, and a map touches a few leaves of them. temp_store: what a batch needs to be
- * undone stays in memory. secure_delete: nothing secret is in here, and zeroing costs. */
+/* cache_size: a million mappings are 50 MB, and a map touches a few leaves of them. temp_store: what a batch needs to
+ * be undone stays in memory. secure_delete: nothing secret is in here, and zeroing costs. */
 static int open_state(struct ledger *l, struct refusal *r) {
         char path[PATH_MAX];
 
         if (db_path(path, l->directory, "state.db", "", r) < 0 ||
             open_database(&l->state, path,
                           "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = OFF; "
-                          "PRAGMA temp_store = MEMORY; PRAGMA cache_size = -32768; PRAGMA journal_size_limit = 268435456", r) < 0)
+                          "PRAGMA temp_store = MEMORY; PRAGMA cache_size = -32768; "
+                          "PRAGMA journal_size_limit = 268435456",
+                          r) < 0)
                 return -1;
         if (rows_register(l->state.handle, &l->rows) != SQLITE_OK)
                 return db_refuse(&l->state, r);
@@ -172,7 +176,8 @@ int ledger_open(const struct ledger_options *o, struct ledger **ret, struct refu
         l->lock_fd = -1;
         init_locks(l);
         if (snprintf(l->directory, sizeof l->directory, "%s", o->directory) >= PATH_MAX)
-                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "The ledger's directory name is too long: %.200s...", o->directory);
+                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "The ledger's directory name is too long: %.200s...",
+                              o->directory);
         if (mkdir(o->directory, 0700) < 0 && errno != EEXIST)
                 return refuse_errno(r, o->directory, "cannot be created", errno);
         l->lock_fd = ledger_lock(o->directory, r);

@@ -32,7 +32,8 @@ int ledger_begin(struct ledger *l, struct refusal *r) {
         int k;
 
         if (is_mine(l))
-                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "A transaction of the ledger is open in this thread already.");
+                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
+                              "A transaction of the ledger is open in this thread already.");
         pthread_mutex_lock(&l->state_gate);
         atomic_store_explicit(&l->state_owner, &thread_mark, memory_order_relaxed);
         k = stmt_run(&s, NULL, r);

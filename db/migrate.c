@@ -71,14 +71,15 @@ static int inspect_bytes(const char *path, bool *ret_missing, struct refusal *r)
                 return *ret_missing ? 0 : refuse_path(r, path, "cannot be looked at", errno);
         }
         if (!S_ISREG(st.st_mode))
-                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "%s is not a ledger: it is %s.", path, file_type(st.st_mode));
+                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "%s is not a ledger: it is %s.", path,
+                              file_type(st.st_mode));
         fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
         if (fd < 0) {
                 int e = errno;
 
                 (void)refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
-                             "%s cannot be opened for reading and writing by uid %u: %s (mode %04o, owner %u:%u).", path,
-                             geteuid(), strerror(e), st.st_mode & 07777U, st.st_uid, st.st_gid);
+                             "%s cannot be opened for reading and writing by uid %u: %s (mode %04o, owner %u:%u).",
+                             path, geteuid(), strerror(e), st.st_mode & 07777U, st.st_uid, st.st_gid);
                 r->errnum = e;
                 return -1;
         }
@@ -87,8 +88,7 @@ static int inspect_bytes(const char *path, bool *ret_missing, struct refusal *r)
                 return refuse_path(r, path, "cannot be read", errno);
         if (n == 0)
                 return refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
-                              "%s is not a ledger: it is empty. Restore it from a backup, or remove it to start afresh.",
-                              path);
+                              "%s is not a ledger: it is empty. Restore a backup, or remove it to start afresh.", path);
         if (n == sizeof head - 1 && memcmp(head, "SQLite format 3", sizeof head - 1) == 0)
                 return 0;
         printable(head, (size_t)n);
@@ -110,7 +110,8 @@ static int inspect_header(const char *path, const struct migration_set *set, int
                               path, (uint32_t)id, set->application_id);
         if (version < 0 || (uint64_t)version > set->n_steps)
                 return refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
-                              "%s has schema version %" PRId64 ", this program knows versions up to %zu: it was written by "
+                              "%s has schema version %" PRId64
+                              ", this program knows versions up to %zu: it was written by "
                               "a newer one. Run that, or restore a backup.",
                               path, version, set->n_steps);
         *ret_version = version;
@@ -138,8 +139,8 @@ static int apply_step(struct db *d, const struct migration_set *set, size_t at, 
         int64_t broken = 0;
         struct refusal why;
 
-        (void)snprintf(version, sizeof version, "PRAGMA application_id = %u; PRAGMA user_version = %zu", set->application_id,
-                       at + 1);
+        (void)snprintf(version, sizeof version, "PRAGMA application_id = %u; PRAGMA user_version = %zu",
+                       set->application_id, at + 1);
         if (db_exec(d, "PRAGMA foreign_keys = OFF; BEGIN IMMEDIATE", &why) < 0 || db_exec(d, step->sql, &why) < 0 ||
             db_get_int64(d, "SELECT count(*) FROM pragma_foreign_key_check", &broken, &why) < 0)
                 goto fail;
@@ -196,8 +197,8 @@ static int build_copy(const char *old_path, const char *new_path, const struct m
         return k;
 }
 
-/* A WAL left by a crash belongs to the old file; beside the new one sqlite would replay it into that. So it is moved into
- * the old file first: closing the last connection does it and removes the WAL. */
+/* A WAL left by a crash belongs to the old file; beside the new one sqlite would replay it into that. So it is moved
+ * into the old file first: closing the last connection does it and removes the WAL. */
 static int fold_wal(const char *path, struct refusal *r) {
         _cleanup_(db_close) struct db d = { 0 };
 
@@ -236,7 +237,8 @@ int migrate_file(const char *directory, const struct migration_set *set, bool *r
         char old_path[PATH_MAX], new_path[PATH_MAX], journal[PATH_MAX];
         int64_t version;
 
-        if (db_path(old_path, directory, set->file, "", r) < 0 || db_path(new_path, directory, set->file, ".new", r) < 0 ||
+        if (db_path(old_path, directory, set->file, "", r) < 0 ||
+            db_path(new_path, directory, set->file, ".new", r) < 0 ||
             db_path(journal, directory, set->file, ".new-journal", r) < 0 ||
             migrate_inspect(directory, set, &version, r) < 0)
                 return -1;

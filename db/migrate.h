@@ -8,9 +8,9 @@
 #include "util/refusal.h"
 
 /*
- * Brings a database file to the newest schema. The version is PRAGMA user_version: the number of steps applied. All of it
- * happens on a copy that replaces the original when every step succeeded, so that a failed migration, or a crash in the
- * middle of one, leaves the old file. The caller has the ledger's lock.
+ * Brings a database file to the newest schema. The version is PRAGMA user_version: the number of steps applied. All of
+ * it happens on a copy that replaces the original when every step succeeded, so that a failed migration, or a crash in
+ * the middle of one, leaves the old file. The caller has the ledger's lock.
  */
 struct migration_step {
         const char *name;               /* "state_0001_initial" */

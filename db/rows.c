@@ -19,7 +19,8 @@ static struct rows *rows_of(sqlite3_vtab_cursor *c) {
         return ((struct rows_table *)(void *)c->pVtab)->rows;
 }
 
-static int rows_connect(sqlite3 *handle, void *aux, int argc, const char *const *argv, sqlite3_vtab **ret, char **error) {
+static int rows_connect(sqlite3 *handle, void *aux, int argc, const char *const *argv, sqlite3_vtab **ret,
+                        char **error) {
         struct rows_table *t;
         int rc;
 

@@ -10,7 +10,8 @@ int db_path(char ret[static PATH_MAX], const char *directory, const char *file, 
         int n = snprintf(ret, PATH_MAX, "%s/%s%s", directory, file, suffix);
 
         if (n < 0 || n >= PATH_MAX)
-                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "The ledger's directory name is too long: %.200s...", directory);
+                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "The ledger's directory name is too long: %.200s...",
+                              directory);
         return 0;
 }
 
@@ -79,8 +80,8 @@ int db_prepare(struct db *d, const char *const *sql, size_t n, struct refusal *r
         if (!d->cached)
                 return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "No memory to prepare the statements of %s.", d->name);
         for (; d->n_cached < n; d->n_cached++)
-                if (sqlite3_prepare_v3(d->handle, sql[d->n_cached], -1, SQLITE_PREPARE_PERSISTENT, &d->cached[d->n_cached],
-                                       NULL) != SQLITE_OK)
+                if (sqlite3_prepare_v3(d->handle, sql[d->n_cached], -1, SQLITE_PREPARE_PERSISTENT,
+                                       &d->cached[d->n_cached], NULL) != SQLITE_OK)
                         return db_refuse(d, r);
         return 0;
 }

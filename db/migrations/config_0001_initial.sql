@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- What an administrator decided, and what happened. 64-bit amounts are bit patterns: -1 is 2^64 - 1, "unlimited".
 CREATE TABLE tenant (
-        name           TEXT PRIMARY KEY CONSTRAINT tenant_name_1_to_63_bytes CHECK (length(CAST(name AS BLOB)) BETWEEN 1 AND 63),
+        name           TEXT PRIMARY KEY
+                       CONSTRAINT tenant_name_1_to_63_bytes CHECK (length(CAST(name AS BLOB)) BETWEEN 1 AND 63),
         own_socket     INTEGER NOT NULL CHECK (own_socket IN (0, 1)),
         allow_unsealed INTEGER NOT NULL CHECK (allow_unsealed IN (0, 1))
 ) STRICT, WITHOUT ROWID;

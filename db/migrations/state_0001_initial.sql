@@ -35,7 +35,8 @@ CREATE TABLE memory (
         id        INTEGER PRIMARY KEY CHECK (id > 0),
         session   INTEGER NOT NULL REFERENCES session (id) ON DELETE CASCADE,
         size      INTEGER NOT NULL CONSTRAINT memory_size_below_2_63 CHECK (size >= 0),
-        page_size INTEGER NOT NULL CONSTRAINT memory_page_size_power_of_two CHECK (page_size >= 0 AND (page_size & (page_size - 1)) = 0),
+        page_size INTEGER NOT NULL
+                  CONSTRAINT memory_page_size_power_of_two CHECK (page_size >= 0 AND (page_size & (page_size - 1)) = 0),
         dev       INTEGER NOT NULL,
         ino       INTEGER NOT NULL,
         sealed    INTEGER NOT NULL CHECK (sealed IN (0, 1)),
@@ -47,8 +48,8 @@ CREATE TABLE memory (
 CREATE INDEX memory_of_session ON memory (session);
 
 -- mapped counts the mappings that refer to the object. A foreign key would need an index on mapping (memory) and cost a
--- third of the time of a map; the count costs one update for each run of rows with the same memory. When a session goes,
--- its row is gone before its memory's, and all its mappings go with it.
+-- third of the time of a map; the count costs one update for each run of rows with the same memory. When a session
+-- goes, its row is gone before its memory's, and all its mappings go with it.
 CREATE TRIGGER memory_with_mappings_stays BEFORE DELETE ON memory
 WHEN OLD.mapped > 0 AND EXISTS (SELECT 1 FROM session WHERE id = OLD.session)
 BEGIN

@@ -7,6 +7,7 @@
 #include "util/cleanup.h"
 #include "util/iova.h"
 #include "util/log.h"
+#include "util/size.h"
 
 void quota_account_init(struct quota_account *a, const char *tenant) {
         memset(a, 0, sizeof *a);
@@ -35,11 +36,13 @@ void quota_account_read(struct quota_account *a, uint64_t limit[_RESOURCE_N], ui
 
 static int refuse_over(struct quota_account *a, enum resource what, uint64_t asked, struct refusal *r) {
         uint64_t limit = a->limit[what], used = a->used[what];
+        char text[3][SIZE_TEXT_MAX];
 
         refuse(r, REFUSAL_QUOTA_EXCEEDED,
-               "tenant '%s' may have %" PRIu64 " %s; it has %" PRIu64 " and %" PRIu64 " more were asked for. Release some, "
-               "or let the operator raise it: iommuctl tenant set %s --%s=N",
-               a->tenant, limit, resource_name(what), used, asked, a->tenant, resource_name(what));
+               "tenant '%s' may have %s %s; it has %s and %s more were asked for. Release some, or let the operator raise it: "
+               "iommuctl tenant set %s --%s=N",
+               a->tenant, size_format(limit, text[0]), resource_name(what), size_format(used, text[1]),
+               size_format(asked, text[2]), a->tenant, resource_name(what));
         r->resource = what;
         r->limit = limit;
         r->used = used;

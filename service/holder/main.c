@@ -2,9 +2,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <grp.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,8 +35,8 @@ struct options {
 };
 
 static const char usage[] =
-        "usage: iommud-holder [--uid-range=FIRST-LAST] [--cgroup-root=DIR] [--broker-uid=UID]\n"
-        "                     [--reconnect-group=GID] [--discard]\n"
+        "usage: iommud-holder [--uid-range=FIRST-LAST] [--cgroup-root=DIR] [--broker-uid=USER]\n"
+        "                     [--reconnect-group=GROUP] [--discard]\n"
         "Started by iommud or its service manager, with the link to iommud as fd 3.\n";
 
 /* --- arguments ----------------------------------------------------------------------------------------------------*/
@@ -63,9 +65,32 @@ static bool parse_range(const char *text, struct setup_options *o) {
                o->uid_first > 0 && o->uid_first <= o->uid_last;
 }
 
-static bool parse_option(int c, const char *argument, struct options *o) {
+/* A number, or a name of this machine: units know names only. */
+static bool parse_user(const char *text, uint32_t *ret) {
+        const struct passwd *user;
         const char *rest;
 
+        if (parse_id(text, '\0', ret, &rest))
+                return true;
+        user = getpwnam(text);
+        if (user)
+                *ret = user->pw_uid;
+        return user != NULL;
+}
+
+static bool parse_group(const char *text, uint32_t *ret) {
+        const struct group *group;
+        const char *rest;
+
+        if (parse_id(text, '\0', ret, &rest))
+                return true;
+        group = getgrnam(text);
+        if (group)
+                *ret = group->gr_gid;
+        return group != NULL;
+}
+
+static bool parse_option(int c, const char *argument, struct options *o) {
         switch (c) {
         case 'u':
                 return parse_range(argument, &o->setup);
@@ -73,10 +98,10 @@ static bool parse_option(int c, const char *argument, struct options *o) {
                 o->setup.cgroup_root = argument;
                 return argument[0] == '/';
         case 'b':
-                return parse_id(argument, '\0', &o->broker_uid, &rest);
+                return parse_user(argument, &o->broker_uid);
         case 'g':
                 o->setup.has_reconnect_group = true;
-                return parse_id(argument, '\0', &o->setup.reconnect_group, &rest);
+                return parse_group(argument, &o->setup.reconnect_group);
         case 'd':
                 o->discard = true;
                 return true;

@@ -16,7 +16,7 @@ struct broker;
 struct transport;
 
 struct transport_options {              /* zeroes stand for the defaults */
-        unsigned threads;               /* workers; 4 */
+        unsigned threads;               /* workers; one per CPU, 2 to 4 */
         unsigned queues;                /* completion queues that they share; 1 */
         unsigned max_streams;           /* calls at a time on one connection; 64 */
         unsigned max_message;           /* bytes; 256 KiB: four times the largest request that can be accepted */

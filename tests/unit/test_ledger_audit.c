@@ -12,8 +12,10 @@ static void test_nothing_is_lost_on_close(void **state) {
         for (uint32_t i = 0; i < 3000; i++)
                 ledger_audit(l, "session.refused", i % 2 ? "acme" : NULL, 1000 + i, i, "why \"it\" was refused; é");
         ledger_close(l);
-        assert_int_equal(raw_number("config.db", "SELECT count(*) FROM audit WHERE event = 'session.refused' AND pid + 1000 = "
-                                                 "uid AND text = 'why \"it\" was refused; é'"), 3000);
+        assert_int_equal(raw_number("config.db",
+                                    "SELECT count(*) FROM audit WHERE event = 'session.refused' AND pid + 1000 = "
+                                    "uid AND text = 'why \"it\" was refused; é'"),
+                         3000);
         assert_int_equal(raw_number("config.db", "SELECT count(*) FROM audit WHERE tenant = 'acme'"), 1500);
         assert_int_equal(raw_number("config.db", "SELECT count(*) FROM audit WHERE tenant IS NULL"), 1500);
         assert_int_equal(raw_number("config.db", "SELECT count(*) FROM audit a JOIN audit b ON b.id = a.id + 1 "
@@ -61,8 +63,10 @@ static void test_overflow_is_bounded_and_said(void **state) {
         ledger_close(l);
         assert_int_equal(raw_number("config.db", "SELECT count(*) FROM audit WHERE event = 'flood'"), 4096);
         assert_int_equal(raw_number("config.db", "SELECT max(pid) FROM audit WHERE event = 'flood'"), 4095);
-        assert_int_equal(raw_number("config.db", "SELECT count(*) FROM audit WHERE event = 'audit.dropped' AND text LIKE "
-                                                 "'5904 lines%'"), 1);
+        assert_int_equal(raw_number("config.db",
+                                    "SELECT count(*) FROM audit WHERE event = 'audit.dropped' AND text LIKE "
+                                    "'5904 lines%'"),
+                         1);
 }
 
 static void test_failed_flush_keeps_the_lines(void **state) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `ledger check` finds every class of violation that it knows, says it in words, and finds nothing on a sound ledger. */
+/* `ledger check` finds every class of violation that it knows, says it in words, and finds nothing if all is well. */
 /* link: db util */
 #include "test_ledger_fixture.h"
 
@@ -75,12 +75,13 @@ static void seeded(const char *file, const char *seed, bool only, const char *in
 
 SEEDED(use_above_quota, "config.db", "UPDATE tenant_quota SET amount = 1 WHERE resource = 3", true, "I1",
        "Tenant acme uses 2 domains, its quota is 1")
-SEEDED(registered_bytes_above_quota, "config.db", "UPDATE tenant_quota SET amount = 2199023255551 WHERE resource = 5", true,
-       "I1", "uses 2199023255552 registered bytes, its quota is 2199023255551")
+SEEDED(registered_bytes_above_quota, "config.db", "UPDATE tenant_quota SET amount = 2199023255551 WHERE resource = 5",
+       true, "I1", "uses 2199023255552 registered bytes, its quota is 2199023255551")
 SEEDED(mappings_above_quota, "config.db", "DELETE FROM tenant_quota WHERE resource = 2", true, "I1",
        "uses 2 mappings, its quota is 0")
 SEEDED(mapping_overlap, "state.db",
-       "INSERT INTO mapping VALUES (2, " AT(0x13fff) ", " AT(0x14fff) ", 3, 0, 3, 9); UPDATE memory SET mapped = 2 WHERE id = 3",
+       "INSERT INTO mapping VALUES (2, " AT(0x13fff) ", " AT(0x14fff) ", 3, 0, 3, 9); "
+       "UPDATE memory SET mapped = 2 WHERE id = 3",
        true, "I2", "The mapping 0x13fff-0x14fff in domain 2 overlaps one that ends at 0x13fff")
 SEEDED(nested_overlap, "state.db",
        "INSERT INTO mapping VALUES (2, " AT(0x11000) ", " AT(0x11fff) ", 3, 0, 3, 9), (2, " AT(0x13000) ", " AT(0x13fff)
@@ -102,8 +103,8 @@ SEEDED(memory_count, "state.db", "UPDATE memory SET mapped = 5 WHERE id = 3", tr
 SEEDED(memory_count_of_nothing, "state.db", "DELETE FROM mapping WHERE domain = 2", true, "I3",
        "Memory 3 counts 1 mappings, 0 are there")
 SEEDED(mapping_of_foreign_intent, "state.db",
-       "INSERT INTO op VALUES (50, 1, 5, 1, NULL, 0, 0, NULL, NULL); UPDATE mapping SET op = 50 WHERE domain = 2", true, "I6",
-       "names operation 50, which is no map of that domain")
+       "INSERT INTO op VALUES (50, 1, 5, 1, NULL, 0, 0, NULL, NULL); UPDATE mapping SET op = 50 WHERE domain = 2", true,
+       "I6", "names operation 50, which is no map of that domain")
 SEEDED(intent_without_domain, "state.db", "INSERT INTO op VALUES (50, 1, 5, 7, NULL, 0, 0, NULL, NULL)", true, "I6",
        "Operation 50 of session 1 is unsettled, but domain 5 is not the session's")
 SEEDED(number_not_reserved, "config.db", "UPDATE id_counter SET next = 6", false, "I6",
@@ -112,22 +113,25 @@ SEEDED(row_without_parent, "state.db", "INSERT INTO attachment VALUES (60, 99, '
        "A row of attachment (60) refers to a domain that has no row")
 SEEDED(mapping_without_domain, "state.db", "DELETE FROM domain WHERE id = 2", false, "I6",
        "A row of mapping (no rowid) refers to a domain that has no row")
-SEEDED(config_row_without_parent, "config.db", "INSERT INTO tenant_rule VALUES ('ghost', 0, NULL, NULL, '')", true, "I6",
-       "A row of tenant_rule (no rowid) refers to a tenant that has no row")
+SEEDED(config_row_without_parent, "config.db", "INSERT INTO tenant_rule VALUES ('ghost', 0, NULL, NULL, '')", true,
+       "I6", "A row of tenant_rule (no rowid) refers to a tenant that has no row")
 SEEDED(state_file, "state.db", "UPDATE mapping SET access = 9 WHERE domain = 2", true, "I6",
        "state.db: CHECK constraint failed in mapping")
 SEEDED(mapping_wraps, "state.db", "UPDATE mapping SET last = iova - 1 WHERE domain = 2", true, "I6",
        "state.db: CHECK constraint failed in mapping")
 SEEDED(config_file, "config.db", "UPDATE tenant SET own_socket = 7", true, "I6",
        "config.db: CHECK constraint failed in tenant")
-SEEDED(device_in_two_domains, "state.db", "INSERT INTO attachment VALUES (60, 2, 'edu0', 1, 2, 2), (61, 5, 'edu0', 1, 2, 2)",
-       true, "I7", "Device edu0 is attached to domain 2 and to domain 5")
-SEEDED(group_in_two_domains, "state.db", "INSERT INTO attachment VALUES (60, 2, 'edu0', 1, 2, 2), (61, 5, 'edu1', 1, 2, 2)",
-       true, "I7", "IOMMU group 1 is attached to domain 2 (edu0) and to domain 5 (edu1)")
+SEEDED(device_in_two_domains, "state.db",
+       "INSERT INTO attachment VALUES (60, 2, 'edu0', 1, 2, 2), (61, 5, 'edu0', 1, 2, 2)", true, "I7",
+       "Device edu0 is attached to domain 2 and to domain 5")
+SEEDED(group_in_two_domains, "state.db",
+       "INSERT INTO attachment VALUES (60, 2, 'edu0', 1, 2, 2), (61, 5, 'edu1', 1, 2, 2)", true, "I7",
+       "IOMMU group 1 is attached to domain 2 (edu0) and to domain 5 (edu1)")
 SEEDED(holder_of_two_sessions, "state.db", "UPDATE session SET holder_pid = 77", true, "I7",
        "Holder process 77 serves session 1 and session 4")
-SEEDED(token_of_two_sessions, "state.db", "UPDATE session SET token_hash = (SELECT token_hash FROM session WHERE id = 1)", true,
-       "I8", "Session 1 and session 4 have the same token")
+SEEDED(token_of_two_sessions, "state.db",
+       "UPDATE session SET token_hash = (SELECT token_hash FROM session WHERE id = 1)", true, "I8",
+       "Session 1 and session 4 have the same token")
 
 static void test_sound(void **state) {
         (void)state;
@@ -187,6 +191,28 @@ static void test_online_sees_a_snapshot(void **state) {
         ledger_close(l);
 }
 
+static void repair(const struct ledger_violation *v, void *arg) {
+        if (strcmp(v->invariant, "I2") == 0)
+                raw("state.db", "UPDATE memory SET mapped = 1");
+        collect(v, arg);
+}
+
+/* What is repaired while the check runs is still reported: all queries see the moment at which it began. */
+static void test_one_snapshot_for_all_queries(void **state) {
+        struct ledger *l;
+        struct found f = { 0 };
+        uint64_t rows;
+
+        (void)state;
+        raw("state.db", "UPDATE memory SET writable = 0, mapped = 5 WHERE id = 3");
+        l = open_ledger();
+        OK(ledger_check(l, repair, &f, &rows, &r));
+        ledger_close(l);
+        expect(&f, "I2", "read-only");
+        expect(&f, "I3", "Memory 3 counts 5 mappings, 1 are there");
+        assert_int_equal(check().n, 1);
+}
+
 static void test_old_schema_offline(void **state) {
         struct found f = { 0 };
         uint64_t rows;
@@ -198,8 +224,9 @@ static void test_old_schema_offline(void **state) {
 
 static void test_many_violations_end(void **state) {
         (void)state;
-        raw("state.db", "WITH RECURSIVE i (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM i WHERE n < 5000) INSERT INTO mapping "
-                        "SELECT 2, n, n + 1, 3, 0, 3, 9 FROM i; UPDATE memory SET mapped = 5002 WHERE id = 3");
+        raw("state.db",
+            "WITH RECURSIVE i (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM i WHERE n < 5000) INSERT INTO mapping "
+            "SELECT 2, n, n + 1, 3, 0, 3, 9 FROM i; UPDATE memory SET mapped = 5002 WHERE id = 3");
         assert_int_equal(check().n, 1000);
 }
 
@@ -235,6 +262,7 @@ int main(void) {
                 TEST(token_of_two_sessions),
                 TEST(intent_without_mapping),
                 TEST(online_sees_a_snapshot),
+                TEST(one_snapshot_for_all_queries),
                 TEST(old_schema_offline),
                 TEST(many_violations_end),
         };

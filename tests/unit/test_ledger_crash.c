@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* I6: what was acknowledged before a kill is there, what was not is wholly there or wholly absent. Ids are not reused. */
+/* I6: what was acknowledged before a kill is there, what was not is there wholly or not at all. No id comes twice. */
 /* link: db util */
 #include "test_ledger_fixture.h"
 
@@ -136,7 +136,8 @@ static void test_killed_between_and_within_commits(void **state) {
 int main(void) {
         const char *given = getenv("SEED");
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test_setup_teardown(test_killed_between_and_within_commits, make_directory, remove_directory),
+                cmocka_unit_test_setup_teardown(test_killed_between_and_within_commits, make_directory,
+                                                remove_directory),
         };
 
         seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);

@@ -115,7 +115,9 @@ struct objects {
 };
 
 static inline struct ledger_session a_session(uint64_t id) {
-        struct ledger_session s = { .id = id, .uid = 1000, .gid = 1000, .pid = 42, .start_time = 7, .state = LEDGER_LIVE };
+        struct ledger_session s = {
+                .id = id, .uid = 1000, .gid = 1000, .pid = 42, .start_time = 7, .state = LEDGER_LIVE
+        };
 
         (void)snprintf(s.tenant, sizeof s.tenant, "acme");
         s.token_hash[0] = (uint8_t)id;
@@ -156,7 +158,9 @@ static inline struct ledger_op an_op(struct ledger *l, const struct objects *o, 
 }
 
 static inline struct ledger_mapping a_mapping(const struct objects *o, uint64_t iova, uint64_t length) {
-        return (struct ledger_mapping){ .domain = o->domain, .iova = iova, .length = length, .memory = o->memory, .access = 3 };
+        return (struct ledger_mapping){
+                .domain = o->domain, .iova = iova, .length = length, .memory = o->memory, .access = 3
+        };
 }
 
 struct mappings {

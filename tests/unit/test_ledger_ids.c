@@ -88,7 +88,8 @@ static void test_killed(void **state) {
 static void test_none_when_they_cannot_be_reserved(void **state) {
         (void)state;
         l = open_ledger();
-        raw("config.db", "CREATE TRIGGER no BEFORE UPDATE ON id_counter BEGIN SELECT RAISE(ABORT, 'disk on fire'); END");
+        raw("config.db",
+            "CREATE TRIGGER no BEFORE UPDATE ON id_counter BEGIN SELECT RAISE(ABORT, 'disk on fire'); END");
         assert_int_equal(ledger_next_id(l), 0);
         raw("config.db", "DROP TRIGGER no");
         assert_int_equal(ledger_next_id(l), 1);

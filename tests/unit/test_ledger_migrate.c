@@ -73,7 +73,8 @@ static void test_bad_step_leaves_the_file(void **state) {
 }
 
 static void test_step_that_orphans_rows(void **state) {
-        static const struct migration_step orphaning[] = { { "one", "" }, { "bad_rows", "DELETE FROM parent WHERE id = 2;" } };
+        static const struct migration_step orphaning[] = { { "one", "" },
+                                                           { "bad_rows", "DELETE FROM parent WHERE id = 2;" } };
         static const struct migration_set set = { "t.db", 0x1234, 2048, 2, orphaning };
 
         (void)state;

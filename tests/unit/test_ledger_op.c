@@ -179,11 +179,18 @@ static void test_answer_is_remembered(void **state) {
         OK(ledger_begin(l, &r));
         OK(ledger_op_settle(l, &op, true, &r));
         OK(ledger_commit(l, &r));
-        op.settled = true;
         reopen();
         ops = load_ops();
         assert_int_equal(ops.n, 1);
-        assert_memory_equal(&ops.at[0], &op, sizeof op);
+        assert_int_equal(ops.at[0].id, op.id);
+        assert_int_equal(ops.at[0].session, op.session);
+        assert_int_equal(ops.at[0].object, op.object);
+        assert_int_equal(ops.at[0].kind, op.kind);
+        assert_true(ops.at[0].has_key && ops.at[0].settled);
+        assert_memory_equal(ops.at[0].key, op.key, sizeof op.key);
+        assert_int_equal(ops.at[0].request_hash, op.request_hash);
+        assert_int_equal(ops.at[0].answer_size, LEDGER_ANSWER_MAX);
+        assert_memory_equal(ops.at[0].answer, op.answer, sizeof op.answer);
         OK(ledger_begin(l, &r));
         op.answer_size++;
         REFUSED(ledger_op_settle(l, &op, true, &r), REFUSAL_LEDGER_UNAVAILABLE, "1025 bytes");
@@ -192,7 +199,8 @@ static void test_answer_is_remembered(void **state) {
 
 static void test_key_is_unique_in_its_session(void **state) {
         struct objects other = put_objects(l);
-        struct ledger_op a = an_op(l, &o, LEDGER_OP_MAP), b = an_op(l, &o, LEDGER_OP_UNMAP), c = an_op(l, &other, LEDGER_OP_MAP);
+        struct ledger_op a = an_op(l, &o, LEDGER_OP_MAP), b = an_op(l, &o, LEDGER_OP_UNMAP),
+                         c = an_op(l, &other, LEDGER_OP_MAP);
         struct ledger_mapping m = a_mapping(&o, 0x1000, 0x1000);
 
         (void)state;
@@ -211,7 +219,8 @@ static void test_key_is_unique_in_its_session(void **state) {
         assert_int_equal(load_ops().n, 2);
 }
 
-static void try_map(const struct ledger_mapping *rows, size_t n, enum refusal_reason reason, int element, uint64_t conflict) {
+static void try_map(const struct ledger_mapping *rows, size_t n, enum refusal_reason reason, int element,
+                    uint64_t conflict) {
         struct ledger_op op = an_op(l, &o, LEDGER_OP_MAP);
 
         OK(ledger_begin(l, &r));
@@ -288,7 +297,8 @@ static void test_bad_rows_are_refused_wholly(void **state) {
 
 /* One refused intent does not cost its neighbours in the transaction theirs. */
 static void test_refusal_in_the_middle_of_a_group(void **state) {
-        struct ledger_op a = an_op(l, &o, LEDGER_OP_MAP), b = an_op(l, &o, LEDGER_OP_MAP), c = an_op(l, &o, LEDGER_OP_MAP);
+        struct ledger_op a = an_op(l, &o, LEDGER_OP_MAP), b = an_op(l, &o, LEDGER_OP_MAP),
+                         c = an_op(l, &o, LEDGER_OP_MAP);
         struct ledger_mapping at_1 = a_mapping(&o, 0x1000, 0x1000), at_2 = a_mapping(&o, 0x2000, 0x1000);
 
         (void)state;
@@ -334,7 +344,8 @@ static void test_answers_are_pruned(void **state) {
         OK(ledger_commit(l, &r));
         ledger_close(l);
         assert_true(raw_number("state.db", "SELECT count(*) FROM op") < 1024 + 8192);
-        assert_int_equal(raw_number("state.db", "SELECT count(*) FROM op WHERE id > (SELECT max(id) FROM op) - 1024"), 1024);
+        assert_int_equal(raw_number("state.db", "SELECT count(*) FROM op WHERE id > (SELECT max(id) FROM op) - 1024"),
+                         1024);
         assert_int_equal(raw_number("state.db", "SELECT max(id) FROM op"), (int64_t)last);
         assert_int_equal(last - first, n - 1);
         l = open_ledger();

@@ -62,7 +62,8 @@ static void test_offline_check_respects_the_lock(void **state) {
         size_t n = 0;
 
         (void)state;
-        REFUSED(ledger_check_offline(dir, print_violation, &n, &rows, &r), REFUSAL_LEDGER_UNAVAILABLE, "in use by process");
+        REFUSED(ledger_check_offline(dir, print_violation, &n, &rows, &r), REFUSAL_LEDGER_UNAVAILABLE,
+                "in use by process");
         ledger_close(l);
         OK(ledger_check_offline(dir, print_violation, &n, &rows, &r));
         assert_int_equal(n, 0);
@@ -75,7 +76,8 @@ static void test_offline_check_without_a_ledger(void **state) {
         size_t n = 0;
 
         (void)state;
-        REFUSED(ledger_check_offline(dir, print_violation, &n, &rows, &r), REFUSAL_LEDGER_UNAVAILABLE, "config.db is missing");
+        REFUSED(ledger_check_offline(dir, print_violation, &n, &rows, &r), REFUSAL_LEDGER_UNAVAILABLE,
+                "config.db is missing");
 }
 
 static void test_text_file(void **state) {

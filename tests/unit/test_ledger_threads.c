@@ -90,8 +90,8 @@ static void lower_wal_limits(void) {
         atomic_store(&l->maintenance.poke_at, 16);
 }
 
-/* A writer that never pauses, and no reader: only the hard limit makes the WAL start again, after some hundred commits or
- * some thousand, as the disk is. */
+/* A writer that never pauses, and no reader: only the hard limit makes the WAL start again, after some hundred commits
+ * or some thousand, as the disk is. */
 static void test_wal_starts_again(void **state) {
         int before = 0, restarts = 0;
         uint64_t n = 0;
@@ -141,7 +141,8 @@ static void test_together(void **state) {
         assert_int_equal(raw_number("state.db", "SELECT max(mapped) FROM memory"), kept);
         assert_int_equal(count_violations(l), 0);
         ledger_close(l);
-        assert_int_equal(raw_number("config.db", "SELECT count(*) FROM audit WHERE event = 'map'"), COMMITTERS * ROUNDS);
+        assert_int_equal(raw_number("config.db", "SELECT count(*) FROM audit WHERE event = 'map'"),
+                         COMMITTERS * ROUNDS);
 }
 
 int main(void) {

@@ -533,7 +533,7 @@ static void unmapping_gives_the_physical_space_back(void **state) {
                                              .access = 3 };
 
                 assert_int_equal(container_map(c, &m, &r), 0);
-                if (i % 2)
+                if (i < 2500)
                         assert_int_equal(container_unmap(c, m.iova, m.length, &r), 0);
                 else
                         assert_int_equal(container_unmap_all(c, &r), 0);
