@@ -34,7 +34,7 @@ OPT ?= -O2 -g
 PKGS := grpc libprotobuf-c libsystemd sqlite3
 pkg = $(shell pkg-config --$(1) $(2) 2>/dev/null)
 
-CPPFLAGS += -D_GNU_SOURCE -DIOMMUD_VERSION='"$(VERSION)"' -DLIBEXECDIR='"$(PREFIX)/libexec/iommud"' -Iservice -Iproto -Idb -I$(BUILD)/gen -Isdk/include
+CPPFLAGS += -D_GNU_SOURCE -DIOMMUD_VERSION='"$(VERSION)"' -DLIBEXECDIR='"$(LIBEXECDIR)"' -Iservice -Iproto -Idb -I$(BUILD)/gen -Isdk/include
 CFLAGS += -std=gnu17 $(OPT) $(WARNINGS) $(HARDEN) -fno-strict-aliasing -fPIC -MMD -MP
 LDFLAGS += -Wl,-z,relro,-z,now -Wl,--as-needed
 ifneq ($(SANITIZE),)
@@ -156,4 +156,4 @@ clean:
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD) -type f -name '*.d' 2>/dev/null)

@@ -83,8 +83,8 @@ int ledger_audit_flush(struct ledger *l, struct refusal *r);
 /* -------------------------------------------------------------------------------------------------------- state */
 
 int ledger_begin(struct ledger *l, struct refusal *r);
-int ledger_commit(struct ledger *l, struct refusal *r);
-void ledger_rollback(struct ledger *l);
+int ledger_commit(struct ledger *l, struct refusal *r); /* -1: it was rolled back and is over */
+void ledger_rollback(struct ledger *l);                 /* harmless if this thread has none */
 
 enum ledger_object_state {
         LEDGER_INTENDED = 1,    /* the row is there, the act may or may not have happened */
@@ -160,7 +160,10 @@ struct ledger_range {
         uint64_t iova, length;
 };
 
-/* [txn] Intents. Each inserts the op (settled = 0) and what goes with it. */
+/* [txn] Intents. Each inserts the op (settled = 0) and what goes with it, wholly or not at all: a refused one leaves the
+ * transaction as it was, for the others in it. KEY_REUSED: the session has an op with that key. Map rows are made with
+ * op->object and op->id, and refused with OVERLAP (element, conflict), ZERO_LENGTH, RANGE_WRAPS or, for memory that is
+ * not of the domain's session, LEDGER_UNAVAILABLE: the core has checked all of it before. */
 int ledger_op_intend(struct ledger *l, const struct ledger_op *op, struct refusal *r);
 int ledger_map_intend(struct ledger *l, const struct ledger_op *op, const struct ledger_mapping *rows, size_t n,
                       struct refusal *r);
@@ -171,11 +174,12 @@ int ledger_unmap_intend(struct ledger *l, const struct ledger_op *op, const stru
 /* [txn] Settling. applied = false: the act did not happen, or was undone wholly.
  * map:   applied keeps the rows, else deletes them.  unmap: applied deletes the rows, else keeps them.
  * The op is marked settled with its answer; ops without a key are deleted; per session the newest 1024 settled ops with a
- * key are kept (prune now and then, not every time). */
+ * key are kept (prune now and then, not every time). An op that is settled already or went with its session is fine. */
 int ledger_op_settle(struct ledger *l, const struct ledger_op *op, bool applied, struct refusal *r);
 
 /* [txn] Object rows: insert or replace by id; deleting a session deletes everything below it, a domain its attachments
- * and mappings (foreign keys with cascade); a memory row with mappings cannot be deleted. */
+ * and mappings (foreign keys with cascade); a memory row with mappings cannot be deleted (IN_USE). Deleting what is not
+ * there is fine. A domain or session takes about 1.5 us per mapping to delete: unmap large ones in batches before. */
 int ledger_session_put(struct ledger *l, const struct ledger_session *s, struct refusal *r);
 int ledger_session_delete(struct ledger *l, uint64_t id, struct refusal *r);
 int ledger_domain_put(struct ledger *l, const struct ledger_domain *d, struct refusal *r);

@@ -102,8 +102,8 @@ static const struct config_section *find_section(struct config_reader *c, const 
 
                 if (!s->named && strcmp(c->title, s->name) == 0) {
                         if (c->section_seen[i] != 0) {
-                                config_fail(c, c->line, "section [%s] is there twice; the first is in line %u", c->title,
-                                            c->section_seen[i]);
+                                config_fail(c, c->line, "section [%s] is there twice; the first is in line %u",
+                                            c->title, c->section_seen[i]);
                                 return NULL;
                         }
                         c->section_seen[i] = c->line;
@@ -124,8 +124,8 @@ static int begin_tenant(struct config_reader *c, const char *name) {
         struct ledger_tenant *more;
 
         if (!tenant_name_is_valid(name))
-                return config_fail(c, c->line, "'%s' is no name for a tenant: a-z or 0-9, then up to 62 of a-z 0-9 _ . -",
-                                   name);
+                return config_fail(c, c->line,
+                                   "'%s' is no name for a tenant: a-z or 0-9, then up to 62 of a-z 0-9 _ . -", name);
         for (size_t i = 0; i < config->n_tenants; i++)
                 if (strcmp(config->tenants[i].name, name) == 0)
                         return config_fail(c, c->line, "tenant '%s' is there twice", name);
@@ -151,13 +151,14 @@ static int end_section(struct config_reader *c) {
         if (!t)
                 return 0;
         if (t->n_rules == 0 && !t->own_socket)
-                return config_fail(c, c->tenant_line, "[tenant %s] has neither a rule nor own_socket = yes: nobody could be "
-                                   "it", t->name);
+                return config_fail(c, c->tenant_line,
+                                   "[tenant %s] has neither a rule nor own_socket = yes: nobody could be it", t->name);
         socket = strlen(c->config.runtime_directory) + strlen("/tenants/") + strlen(t->name) + sizeof "/session.sock";
         if (t->own_socket && socket > CONFIG_SOCKET_MAX)
-                return config_fail(c, c->tenant_line, "[tenant %s]: the path of its own socket would have %zu bytes, %zu are "
-                                   "possible: shorten the name or runtime_directory", t->name, socket - 1,
-                                   CONFIG_SOCKET_MAX - 1);
+                return config_fail(c, c->tenant_line,
+                                   "[tenant %s]: the path of its own socket would have %zu bytes, %zu are "
+                                   "possible: shorten the name or runtime_directory",
+                                   t->name, socket - 1, CONFIG_SOCKET_MAX - 1);
         return 0;
 }
 
@@ -182,8 +183,8 @@ static int begin_section(struct config_reader *c, const char *line) {
         return c->section->named ? begin_tenant(c, name) : 0;
 }
 
-/* Hands the library one line at a time (the contract of fgets). It does so for three reasons: to know the number of the line
- * that is handled; to take sections from it, whose names the library cuts at 50 bytes and which it does not report when
+/* Hands the library one line at a time (the contract of fgets). It does so for three reasons: to know the number of the
+ * line that is handled; to take sections from it, whose names the library cuts at 50 bytes and which it does not report when
  * they are empty; and to refuse long lines, which it would read as two. */
 static char *next_line(char *buffer, int size, void *userdata) {
         struct config_reader *c = userdata;
@@ -290,7 +291,8 @@ static int open_file(const char *path, FILE **ret, struct refusal *r) {
         FILE *file;
 
         if (strlen(path) >= CONFIG_PATH_MAX)
-                return refuse(r, REFUSAL_BAD_MESSAGE, "%s: the path is longer than %u bytes", path, CONFIG_PATH_MAX - 1);
+                return refuse(r, REFUSAL_BAD_MESSAGE, "%s: the path is longer than %u bytes", path,
+                              CONFIG_PATH_MAX - 1);
         file = fopen(path, "re");
         if (!file) {
                 int error = errno;

@@ -38,8 +38,9 @@ static int set_path(struct config_reader *c, const struct config_key *k, const c
 /* Sockets live below it, and a socket's path is short by nature. */
 static int set_runtime_directory(struct config_reader *c, const struct config_key *k, const char *value) {
         if (strlen(value) >= CONFIG_RUNTIME_MAX)
-                return config_fail(c, c->line, "%s is longer than %zu bytes: the paths of the sockets below it would not "
-                                   "fit", k->name, CONFIG_RUNTIME_MAX - 1);
+                return config_fail(c, c->line,
+                                   "%s is longer than %zu bytes: the paths of sockets below it would not fit", k->name,
+                                   CONFIG_RUNTIME_MAX - 1);
         return set_path(c, k, value);
 }
 
@@ -149,8 +150,10 @@ static int set_holder_uids(struct config_reader *c, const struct config_key *k, 
         uint64_t first = 1, last = 0;
 
         if (value[0] != '\0' && (!parse_span(value, ID_MAX, &first, &last) || first == 0))
-                return config_fail(c, c->line, "%s: '%s' is not a range of uids like 2000000000-2000004095 (uid 0 is not "
-                                   "for holders)", k->name, value);
+                return config_fail(c, c->line,
+                                   "%s: '%s' is not a range of uids like 2000000000-2000004095 (uid 0 is not "
+                                   "for holders)",
+                                   k->name, value);
         c->config.holder_uid_first = (uint32_t)first;
         c->config.holder_uid_last = (uint32_t)last;
         return 0;
@@ -176,8 +179,8 @@ static int add_soft_device(struct config_reader *c, const struct config_key *k, 
 
         if (strlen(word) >= sizeof config->soft_devices[0] ||
             strspn(word, "abcdefghijklmnopqrstuvwxyz0123456789_.-") != strlen(word))
-                return config_fail(c, c->line, "%s: '%s' is no name for a device: up to %zu of a-z 0-9 _ . -", k->name, word,
-                                   sizeof config->soft_devices[0] - 1);
+                return config_fail(c, c->line, "%s: '%s' is no name for a device: up to %zu of a-z 0-9 _ . -", k->name,
+                                   word, sizeof config->soft_devices[0] - 1);
         if (pci_address_is_valid(word))
                 return config_fail(c, c->line, "%s: '%s' would look like a PCI device", k->name, word);
         for (size_t i = 0; i < config->n_soft_devices; i++)
@@ -278,8 +281,10 @@ static int add_condition(struct config_reader *c, const struct config_key *k, co
                 rule->has_gid = true;
         } else if (strncmp(word, "cgroup:", 7) == 0 && rule->cgroup_prefix[0] == '\0') {
                 if (!cgroup_is_valid(word + 7))
-                        return config_fail(c, c->line, "%s: '%s' is no cgroup path like /kubepods.slice/podX (below the "
-                                           "cgroup root, no '/' at the end)", k->name, word + 7);
+                        return config_fail(c, c->line,
+                                           "%s: '%s' is no cgroup path like /kubepods.slice/podX (below the "
+                                           "cgroup root, no '/' at the end)",
+                                           k->name, word + 7);
                 strcpy(rule->cgroup_prefix, word + 7);
         } else
                 return config_fail(c, c->line, "%s: '%s' is none of uid:ID, gid:ID, cgroup:/PATH, each at most once "

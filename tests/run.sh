@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # run.sh BUILD PROGRAM...: runs test programs, JOBS at a time, and adds up what cmocka says of each. A program that ends
-# without cmocka's summary (crash, sanitizer report, time limit) counts as one failure. The last line is
-# "N passed, N failed" (", N skipped" when something was).
+# without cmocka's summary (crash, sanitizer report, time limit) counts as one failure. Scripts (*.sh) are gates that
+# speak like cmocka; they get BUILD. The last line is "N passed, N failed" (", N skipped" when something was).
 set -euo pipefail
 
 build=$1
@@ -13,9 +13,10 @@ logs=$build/test-logs
 mkdir -p "$logs"
 
 run_one() {
-        local program=$1 log=$2 status=0
+        local program=$1 log=$2 status=0 arguments=()
 
-        timeout -k 5 "$limit" "$program" > "$log" 2>&1 || status=$?
+        [ "${program%.sh}" = "$program" ] || arguments=("$build")       # a gate wants to know what was built
+        timeout -k 5 "$limit" "$program" "${arguments[@]}" > "$log" 2>&1 || status=$?
         echo "exit $status" >> "$log"
 }
 
@@ -25,7 +26,8 @@ count() {       # count LOG PATTERN: how many lines begin with it
 
 names=()
 for program in "$@"; do
-        name=${program#"$build"/tests/}
+        name=${program#"$build"/}
+        name=${name#tests/}
         names+=("$name")
         run_one "$program" "$logs/${name//\//-}.log" &
         while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do

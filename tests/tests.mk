@@ -3,30 +3,42 @@
 # layers that it links (sdk among them); nothing else is linked, so a test that needs a private part says so.
 
 TEST_SRC := $(wildcard tests/unit/test_*.c tests/contract/test_*.c tests/e2e/test_*.c tests/errors/test_*.c)
+# Gates: what is said of the sources and of the library. Scripts that get BUILD and speak like cmocka (tests/lint/report.sh).
+TEST_SCRIPTS := $(wildcard tests/abi/test_*.sh tests/lint/test_*.sh)
 TEST_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
 # An archive: a test links what it uses of tests/lib, not everything that any test needs. tests/lib/fakes/*.c are included by
 # the tests that replace a layer with them.
-SRC_testlib := $(wildcard tests/lib/*.c)
+SRC_testlib := $(filter-out tests/lib/client_agent.c,$(wildcard tests/lib/*.c))
+LIBS_testlib := -lgrpc -lgpr -lprotobuf-c -lsqlite3 -ljson-c
 $(eval $(call layer_archive,testlib))
+$(call obj,$(wildcard tests/e2e/*.c tests/errors/*.c)): CPPFLAGS += -Itests
 links_of = $(shell sed -n 's/.*link: *\([a-z ]*[a-z]\).*/\1/p' $(1) | head -1)
 
 define test_program
 $(BUILD)/tests/$(1): $(BUILD)/obj/tests/$(1).o $(call lib,$(filter-out sdk,$(2))) $(if $(filter sdk,$(2)),$(SO))
 	@mkdir -p $$(@D)
 	$$(call say,LINK)
-	$$(Q)$$(link) $(call libs_of,$(2)) $(if $(filter sdk,$(2)),-L$(BUILD) -liommud '-Wl$$(comma)-rpath$$(comma)$$$$ORIGIN/../..') -lcmocka -lpthread $(if $(filter testlib,$(2)),-ljson-c)
+	$$(Q)$$(link) $(call libs_of,$(2)) $(if $(filter sdk,$(2)),-L$(BUILD) -liommud '-Wl$$(comma)-rpath$$(comma)$$$$ORIGIN/../..') -lcmocka -lpthread
 endef
 $(foreach t,$(patsubst tests/%.c,%,$(TEST_SRC)),$(eval $(call test_program,$(t),$(call links_of,tests/$(t).c))))
 
+# A client that a test can kill, and what starts the service for it.
+AGENT := $(BUILD)/tests/client_agent
+$(AGENT): $(call obj,tests/lib/client_agent.c tests/lib/edu.c) $(SO)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) -L$(BUILD) -liommud '-Wl,-rpath,$$ORIGIN/..' -lpthread
+$(filter $(BUILD)/tests/e2e/% $(BUILD)/tests/errors/%,$(TEST_BIN)): | $(AGENT) $(BUILD)/iommud $(BUILD)/iommud-holder
+
 .PHONY: tests
-tests: $(TEST_BIN)
+tests: $(TEST_BIN) $(AGENT)
 
 ## make check        every test that needs no virtual machine
 .PHONY: check check-only
 check: deps-check
 	+@$(MAKE) --no-print-directory check-only
 check-only: all tests
-	@JOBS=$(JOBS) tests/run.sh $(BUILD) $(TEST_BIN)
+	@JOBS=$(JOBS) tests/run.sh $(BUILD) $(TEST_BIN) $(TEST_SCRIPTS)
 JOBS ?= 2
 
 ## make check-vm     the same on the kernel's real VFIO, in a virtual machine (LANE=name for one lane)
@@ -60,3 +72,12 @@ $(call obj,$(wildcard tests/bench/*.c)): CPPFLAGS += -Isdk
 bench: deps-run
 	+@$(MAKE) --no-print-directory all $(BUILD)/tests/bench/bench
 	@$(BUILD)/tests/bench/bench $(BUILD)
+
+## make mutate       breaks the code on purpose and sees whether a test notices (MUTATIONS="name ..." for some)
+.PHONY: mutate objects
+mutate: deps-check
+	@tests/mutation/run.sh $(MUTATIONS)
+
+# Every object and no program: for tests/lint/test_compilers.sh, with another compiler.
+objects: $(call obj,$(foreach l,util backend holder bind db broker sdk iommuctl testlib,$(SRC_$(l))) $(TEST_SRC) \
+    $(wildcard service/main.c service/holder/main.c service/bind/main.c sdk/examples/*.c tests/bench/*.c)) $(OBJ_proto)

@@ -18,10 +18,10 @@ static const char *advice(int error) {
         switch (error) {
         case ENOENT:
         case ECONNREFUSED:
-                return "is it running? (systemctl status iommud.socket iommud.service; another place: --socket)";
+                return "is it running? (systemctl status iommud.service; another place: --socket)";
         case EACCES:
         case EPERM:
-                return "operators are in the group of that socket, iommud-admin unless configured otherwise; or use sudo";
+                return "operators are in the group of that socket (iommud-admin by default); or use sudo";
         default:
                 return "is this the socket of an iommud?";
         }
@@ -76,8 +76,8 @@ static int tell_failure(const struct ctl *c, const struct rpc_outcome *o) {
                           c->timeout_seconds);
                 return CTL_UNREACHABLE;
         case GRPC_STATUS_UNIMPLEMENTED:
-                ctl_error("the service at %s does not know this request: is it older than this iommuctl (" IOMMUD_VERSION
-                          "), or is this not the operator socket?", c->socket);
+                ctl_error("the service at %s does not know this request: is it older than this iommuctl "
+                          "(" IOMMUD_VERSION "), or is this not the operator socket?", c->socket);
                 return CTL_FAILED;
         default:
                 ctl_error("%s (gRPC status %d)", o->message, o->status);

@@ -46,8 +46,8 @@ extern const struct verb status_verbs[], tenant_verbs[], device_verbs[], domain_
 
 #define CTL_DEFAULT_SOCKET "/run/iommud/operator/operator.sock"
 
-/* Options that every verb takes (--socket, --timeout, --json, --help), and the verb's own: set() is called with their val
- * (> 255) and value, and returns false when that is no good, having said so. argv[0] is the verb. Returns -1 to go on
+/* Options that every verb takes (--socket, --timeout, --json, --help), and the verb's own: set() is called with their
+ * val (> 255) and value, and returns false when that is no good, having said so. argv[0] is the verb. Returns -1 to go on
  * (*ret_n arguments at ret_arguments), or the exit code. own may be NULL. */
 int ctl_arguments(struct ctl *c, int argc, char **argv, const struct option *own,
                   bool (*set)(void *userdata, int option, const char *value), void *userdata, int *ret_n,

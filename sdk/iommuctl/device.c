@@ -7,14 +7,16 @@
 #include "util/cleanup.h"
 
 static struct libscols_table *new_table(void) {
-        static const char *const titles[] = { "DEVICE", ">GROUP", "ID", "DRIVER", "STATE", "TENANT", ">SESSION", "NOTE" };
+        static const char *const titles[] = {
+                "DEVICE", ">GROUP", "ID", "DRIVER", "STATE", "TENANT", ">SESSION", "NOTE"
+        };
 
         return table_new(titles, ARRAY_SIZE(titles));
 }
 
 static void add_row(struct libscols_table *t, const Iommud__V1__Device *d) {
-        table_row(t, (const char *const[]){ d->name, cell_number(d->group), d->vendor_device, d->driver, d->state, d->tenant,
-                                            d->session != 0 ? cell_number(d->session) : "", d->why_not });
+        table_row(t, (const char *const[]){ d->name, cell_number(d->group), d->vendor_device, d->driver, d->state,
+                                            d->tenant, d->session != 0 ? cell_number(d->session) : "", d->why_not });
 }
 
 static void add_device(const ProtobufCMessage *element, void *table) {
@@ -35,7 +37,8 @@ static int run_list(struct ctl *c, int argc, char **argv) {
                 json_list_begin("devices");
         else
                 t = new_table();
-        code = ctl_list(c, "ListAllDevices", &request.base, &iommud__v1__list_devices_response__descriptor, add_device, t);
+        code = ctl_list(c, "ListAllDevices", &request.base, &iommud__v1__list_devices_response__descriptor, add_device,
+                        t);
         if (c->json)
                 json_list_end();
         else

@@ -51,8 +51,8 @@ static bool set_tenant(void *userdata, int option, const char *value) {
 }
 
 static int run_list(struct ctl *c, int argc, char **argv) {
-        static const char *const titles[] = { ">DOMAIN", "LABEL", "TENANT", ">SESSION", ">PID", "STATE", ">MAPPINGS", ">BYTES",
-                                              "DEVICES" };
+        static const char *const titles[] = { ">DOMAIN", "LABEL",     "TENANT", ">SESSION", ">PID",
+                                              "STATE",   ">MAPPINGS", ">BYTES", "DEVICES" };
         static const struct option options[] = { { "tenant", required_argument, NULL, OPTION_TENANT }, { 0 } };
         Iommud__V1__ListDomainsRequest request = IOMMUD__V1__LIST_DOMAINS_REQUEST__INIT;
         struct libscols_table *t = NULL;
@@ -88,7 +88,8 @@ static void add_constraints(struct libscols_table *t, const Iommud__V1__Constrai
         if (k->max_mappings != 0)
                 table_pair(t, "mappings at most", "%" PRIu32, k->max_mappings);
         for (size_t i = 0; i < k->n_ranges; i++)
-                table_pair(t, i == 0 ? "usable" : "", "0x%" PRIx64 "-0x%" PRIx64, k->ranges[i]->first, k->ranges[i]->last);
+                table_pair(t, i == 0 ? "usable" : "", "0x%" PRIx64 "-0x%" PRIx64, k->ranges[i]->first,
+                           k->ranges[i]->last);
 }
 
 static void print_domain(const Iommud__V1__Domain *d) {
@@ -171,13 +172,15 @@ static int list_mappings(struct ctl *c, struct mapping_listing *l, uint64_t doma
         Iommud__V1__ListMappingsRequest request = IOMMUD__V1__LIST_MAPPINGS_REQUEST__INIT;
 
         request.domain = domain;
-        return ctl_list(c, "ListAllMappings", &request.base, &iommud__v1__list_mappings_response__descriptor, add_mapping, l);
+        return ctl_list(c, "ListAllMappings", &request.base, &iommud__v1__list_mappings_response__descriptor,
+                        add_mapping, l);
 }
 
 /* The service lists mappings of one domain at a time. One that ends meanwhile ends this with its refusal. */
 static int list_all_mappings(struct ctl *c, struct mapping_listing *l) {
         Iommud__V1__ListDomainsRequest request = IOMMUD__V1__LIST_DOMAINS_REQUEST__INIT;
-        int code = ctl_list(c, "ListDomains", &request.base, &iommud__v1__list_domains_response__descriptor, note_domain, l);
+        int code = ctl_list(c, "ListDomains", &request.base, &iommud__v1__list_domains_response__descriptor,
+                            note_domain, l);
 
         for (size_t i = 0; i < l->n_domains && code == CTL_OK; i++)
                 code = list_mappings(c, l, l->domains[i]);
@@ -186,7 +189,8 @@ static int list_all_mappings(struct ctl *c, struct mapping_listing *l) {
 }
 
 static int run_mappings(struct ctl *c, int argc, char **argv) {
-        static const char *const titles[] = { ">DOMAIN", ">FIRST", ">LAST", ">LENGTH", ">MEMORY", ">OFFSET", "ACCESS", "STATE" };
+        static const char *const titles[] = { ">DOMAIN", ">FIRST",  ">LAST",  ">LENGTH",
+                                              ">MEMORY", ">OFFSET", "ACCESS", "STATE" };
         static const struct option options[] = { { "domain", required_argument, NULL, OPTION_DOMAIN }, { 0 } };
         struct mapping_listing l = { 0 };
         int n, code = ctl_arguments(c, argc, argv, options, set_domain, &l, &n, &argv);

@@ -94,7 +94,8 @@ static int run_check(struct ctl *c, int argc, char **argv) {
 }
 
 const struct verb ledger_verbs[] = {
-        { "ledger", "check", "[--offline=DIRECTORY]", "look for what must never be in the ledger, and compare it with the holders",
+        { "ledger", "check", "[--offline=DIRECTORY]",
+          "look for what must never be in the ledger, and compare it with the holders",
           "  --offline=DIRECTORY    check the files of a service that is not running\n", run_check },
         { 0 },
 };

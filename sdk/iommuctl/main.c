@@ -55,7 +55,8 @@ static const char common_help[] =
         "  --help\n";
 
 static void print_help(void) {
-        puts("Usage: iommuctl [OPTION...] VERB [ARGUMENT...]\n\nOperates iommud, the service that gives programs DMA.\n");
+        puts("Usage: iommuctl [OPTION...] VERB [ARGUMENT...]\n\n"
+             "Operates iommud, the service that gives programs DMA.\n");
         for (size_t f = 0; f < ARRAY_SIZE(families); f++)
                 for (const struct verb *v = families[f]; v->family; v++)
                         printf("  %s%s%-*s %s\n", v->family, v->name[0] ? " " : "",
@@ -167,7 +168,8 @@ static size_t distance(const char *a, const char *b) {
 
                 row[0] = i;
                 for (size_t j = 1; j <= n; j++) {
-                        size_t change = corner + (a[i - 1] != b[j - 1]), shift = 1 + (row[j] < row[j - 1] ? row[j] : row[j - 1]);
+                        size_t change = corner + (a[i - 1] != b[j - 1]),
+                               shift = 1 + (row[j] < row[j - 1] ? row[j] : row[j - 1]);
 
                         corner = row[j];
                         row[j] = change < shift ? change : shift;
@@ -199,8 +201,8 @@ static int unknown_verb(const struct verb *family, const char *word) {
         const char *before = family ? family->family : "", *blank = family ? " " : "";
 
         if (near)
-                return ctl_usage(NULL, "there is no verb '%s%s%s'; did you mean '%s%s%s'?", before, blank, word, before, blank,
-                                 near);
+                return ctl_usage(NULL, "there is no verb '%s%s%s'; did you mean '%s%s%s'?", before, blank, word, before,
+                                 blank, near);
         return ctl_usage(NULL, "there is no verb '%s%s%s'", before, blank, word);
 }
 

@@ -51,8 +51,10 @@ static int connect_socket(const char *path) {
 
 int rpc_open(const char *socket_path, struct rpc **ret) {
         grpc_arg args[] = {
-                { .type = GRPC_ARG_INTEGER, .key = (char *)GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, .value.integer = MESSAGE_MAX },
-                { .type = GRPC_ARG_STRING, .key = (char *)GRPC_ARG_DEFAULT_AUTHORITY, .value.string = (char *)"localhost" },
+                { .type = GRPC_ARG_INTEGER, .key = (char *)GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH,
+                  .value.integer = MESSAGE_MAX },
+                { .type = GRPC_ARG_STRING, .key = (char *)GRPC_ARG_DEFAULT_AUTHORITY,
+                  .value.string = (char *)"localhost" },
         };
         const grpc_channel_args list = { .num_args = ARRAY_SIZE(args), .args = args };
         int fd = connect_socket(socket_path);
@@ -150,7 +152,8 @@ void rpc_call(struct rpc *r, const char *method, const void *request, size_t n, 
         grpc_slice_unref(bytes);
         grpc_metadata_array_init(&u.initial);
         grpc_metadata_array_init(&u.trailing);
-        call = grpc_channel_create_call(r->channel, NULL, GRPC_PROPAGATE_DEFAULTS, r->queue, name, NULL, deadline, NULL);
+        call = grpc_channel_create_call(r->channel, NULL, GRPC_PROPAGATE_DEFAULTS, r->queue, name, NULL, deadline,
+                                        NULL);
         /* the call has a deadline, so that this ends */
         if (grpc_call_start_batch(call, ops, ARRAY_SIZE(ops), &u, NULL) == GRPC_CALL_OK)
                 grpc_completion_queue_pluck(r->queue, &u, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);

@@ -26,8 +26,8 @@ static void print_status(const Iommud__V1__GetStatusResponse *s) {
 
         table_pair(t, "state", "%s", s->state);
         table_pair(t, "version", "%s (pid %" PRIu32 ")", s->version, s->pid);
-        table_pair(t, "up", "%" PRIu64 "d %02u:%02u:%02u", up / 86400, (unsigned)(up / 3600 % 24), (unsigned)(up / 60 % 60),
-                   (unsigned)(up % 60));
+        table_pair(t, "up", "%" PRIu64 "d %02u:%02u:%02u", up / 86400, (unsigned)(up / 3600 % 24),
+                   (unsigned)(up / 60 % 60), (unsigned)(up % 60));
         table_pair(t, "backend", "%s", s->backend);
         table_pair(t, "ledger", "%s", s->ledger);
         table_pair(t, "tenants", "%" PRIu64, s->tenants);

@@ -26,9 +26,9 @@ struct libscols_table *table_new(const char *const *titles, size_t n) {
                 out_of_memory();
         for (size_t i = 0; i < n; i++) {
                 const char *title = titles ? titles[i] : "";
-                int right = title[0] == '>';
+                int right = title[0] == '>', flags = right ? SCOLS_FL_RIGHT : i + 1 == n ? SCOLS_FL_WRAP : 0;
 
-                if (!scols_table_new_column(t, title + right, 0, right ? SCOLS_FL_RIGHT : i + 1 == n ? SCOLS_FL_WRAP : 0))
+                if (!scols_table_new_column(t, title + right, 0, flags))
                         out_of_memory();
         }
         if (!titles)
@@ -90,6 +90,16 @@ const char *cell_address(uint64_t address) {
 }
 
 const char *cell_used(uint64_t used, uint64_t limit) {
+        char *cell = next_cell();
+
+        if (limit == SIZE_UNLIMITED)
+                (void)snprintf(cell, CELL_MAX, "%" PRIu64 "/unlimited", used);
+        else
+                (void)snprintf(cell, CELL_MAX, "%" PRIu64 "/%" PRIu64, used, limit);
+        return cell;
+}
+
+const char *cell_used_size(uint64_t used, uint64_t limit) {
         char *cell = next_cell(), a[SIZE_TEXT_MAX], b[SIZE_TEXT_MAX];
 
         (void)snprintf(cell, CELL_MAX, "%s/%s", size_format(used, a), size_format(limit, b));

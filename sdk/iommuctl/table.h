@@ -25,5 +25,6 @@ void table_print(struct libscols_table *t, const char *empty);
 const char *cell_number(uint64_t n);
 const char *cell_size(uint64_t bytes);          /* "64M" */
 const char *cell_address(uint64_t address);     /* "0x1000" */
-const char *cell_used(uint64_t used, uint64_t limit);   /* "12M/64M" */
+const char *cell_used_size(uint64_t used, uint64_t limit);      /* "12M/64M" */
+const char *cell_used(uint64_t used, uint64_t limit);   /* "12/4096" */
 const char *cell_words(char *const *words, size_t n);   /* "a b c" */

@@ -11,11 +11,12 @@
 
 /* ---- tenant list ---- */
 
-/* "12M/64M" for a resource; "" if the service does not know it. */
+/* "12M/64M", "3/16" for a resource; "" if the service does not know it. */
 static const char *quota_cell(const Iommud__V1__Tenant *t, Iommud__V1__Resource resource) {
         for (size_t i = 0; i < t->n_quotas; i++)
                 if (t->quotas[i]->resource == resource)
-                        return cell_used(t->quotas[i]->used, t->quotas[i]->limit);
+                        return (resource == IOMMUD__V1__RESOURCE__RESOURCE_LOCKED_BYTES ? cell_used_size : cell_used)(
+                                t->quotas[i]->used, t->quotas[i]->limit);
         return "";
 }
 
@@ -33,7 +34,8 @@ static const char *who_cell(const Iommud__V1__Tenant *t, char *text, size_t size
                 if (r->gid_set_case == IOMMUD__V1__RULE__GID_SET_GID)
                         (void)snprintf(gid, sizeof gid, "gid:%" PRIu32, r->gid);
                 used += (size_t)snprintf(text + used, size - used, "%s%s%s%s%s%s%s", i > 0 ? ", " : "", uid,
-                                         uid[0] && gid[0] ? " " : "", gid, (uid[0] || gid[0]) && r->cgroup_prefix[0] ? " " : "",
+                                         uid[0] && gid[0] ? " " : "", gid,
+                                         (uid[0] || gid[0]) && r->cgroup_prefix[0] ? " " : "",
                                          r->cgroup_prefix[0] ? "cgroup:" : "", r->cgroup_prefix);
         }
         if (t->own_socket && used < size)
@@ -50,15 +52,16 @@ static void add_tenant(const ProtobufCMessage *element, void *table) {
                 return;
         }
         table_row(table, (const char *const[]){
-                t->name, t->origin, quota_cell(t, IOMMUD__V1__RESOURCE__RESOURCE_LOCKED_BYTES),
-                quota_cell(t, IOMMUD__V1__RESOURCE__RESOURCE_MAPPINGS), quota_cell(t, IOMMUD__V1__RESOURCE__RESOURCE_DOMAINS),
-                quota_cell(t, IOMMUD__V1__RESOURCE__RESOURCE_SESSIONS), quota_cell(t, IOMMUD__V1__RESOURCE__RESOURCE_DEVICES),
-                who_cell(t, who, sizeof who) });
+                                 t->name, t->origin, quota_cell(t, IOMMUD__V1__RESOURCE__RESOURCE_LOCKED_BYTES),
+                                 quota_cell(t, IOMMUD__V1__RESOURCE__RESOURCE_MAPPINGS),
+                                 quota_cell(t, IOMMUD__V1__RESOURCE__RESOURCE_DOMAINS),
+                                 quota_cell(t, IOMMUD__V1__RESOURCE__RESOURCE_SESSIONS),
+                                 quota_cell(t, IOMMUD__V1__RESOURCE__RESOURCE_DEVICES), who_cell(t, who, sizeof who) });
 }
 
 static struct libscols_table *new_table(void) {
-        static const char *const titles[] = { "TENANT", "FROM", ">LOCKED", ">MAPPINGS", ">DOMAINS", ">SESSIONS", ">DEVICES",
-                                              "WHO" };
+        static const char *const titles[] = { "TENANT",   "FROM",      ">LOCKED",  ">MAPPINGS",
+                                              ">DOMAINS", ">SESSIONS", ">DEVICES", "WHO" };
 
         return table_new(titles, ARRAY_SIZE(titles));
 }
@@ -88,7 +91,8 @@ static int upsert(struct ctl *c, const struct tenant_options *o) {
         _cleanup_message_ ProtobufCMessage *answer = NULL;
         const Iommud__V1__Tenant *tenant;
         struct libscols_table *t;
-        int code = ctl_call(c, "UpsertTenant", &o->request.base, &iommud__v1__upsert_tenant_response__descriptor, &answer);
+        int code = ctl_call(c, "UpsertTenant", &o->request.base, &iommud__v1__upsert_tenant_response__descriptor,
+                            &answer);
 
         tenant = answer ? ((const Iommud__V1__UpsertTenantResponse *)answer)->tenant : NULL;
         if (!tenant)
@@ -126,8 +130,9 @@ static int run_add(struct ctl *c, int argc, char **argv) {
         if (code >= 0)
                 return code;
         if (o.tenant.n_rules == 0 && !o.tenant.own_socket)
-                return ctl_usage(c, "nobody could be the tenant '%s': give it --uid, --gid, --cgroup, --rule or --own-socket",
-                                 o.tenant.name);
+                return ctl_usage(
+                        c, "nobody could be the tenant '%s': give it --uid, --gid, --cgroup, --rule or --own-socket",
+                        o.tenant.name);
         o.request.create_only = !o.or_replace;
         o.request.fields = 0;           /* all */
         return upsert(c, &o);
@@ -160,8 +165,8 @@ static int run_remove(struct ctl *c, int argc, char **argv) {
 
 const struct verb tenant_verbs[] = {
         { "tenant", "list", "", "tenants, what they use and who they are", "", run_list },
-        { "tenant", "add", "NAME OPTION...", "make a tenant; quotas not given are the configured defaults", tenant_options_help,
-          run_add },
+        { "tenant", "add", "NAME OPTION...", "make a tenant; quotas not given are the configured defaults",
+          tenant_options_help, run_add },
         { "tenant", "set", "NAME OPTION...", "change what is given of a tenant; rules and devices as a whole",
           tenant_options_help, run_set },
         { "tenant", "remove", "NAME", "delete a tenant that has no sessions", "", run_remove },

@@ -47,8 +47,8 @@ static ssize_t proc_read(pid_t pid, const char *name, char *to, size_t size) {
         return (ssize_t)used;
 }
 
-/* Field 22 of /proc/PID/stat. Field 2 is the command in parentheses, and may itself hold spaces and parentheses: the fields
- * that can be counted begin after the last ')'. */
+/* Field 22 of /proc/PID/stat. Field 2 is the command in parentheses, and may itself hold spaces and parentheses: the
+ * fields that can be counted begin after the last ')'. */
 static int start_time_parse(const char *stat, uint64_t *ret) {
         const char *p = strrchr(stat, ')');
         char *end;
@@ -98,8 +98,8 @@ static bool pidfd_has_ended(int pidfd) {
         return poll(&p, 1, 0) == 1 && (p.revents & (POLLIN | POLLERR | POLLNVAL));
 }
 
-/* The pidfd of the process that connected, from the socket where the kernel offers it. Otherwise by number: that number may
- * belong to another process by now, which pidfd_from_socket says. */
+/* The pidfd of the process that connected, from the socket where the kernel offers it. Otherwise by number: that
+ * number may belong to another process by now, which pidfd_from_socket says. */
 static int pidfd_get(int fd, struct peer *p) {
         socklen_t size = sizeof p->pidfd;
 
@@ -129,7 +129,11 @@ static int proc_facts(struct peer *p) {
                 if (r < 0)
                         return r;
         } else {
-                /* the number was opened after accept: at least both readings must be of one process */
+                /* the number was opened after accept: at least all readings must be of one process. Its cgroup is good enough
+                 * to charge to (the session is bound to that very process), not to be a rule's proof (core/tenant.c) */
+                r = cgroup_read(p->pid, p->cgroup);
+                if (r < 0)
+                        return r;
                 r = start_time_read(p->pid, &again);
                 if (r < 0)
                         return r;

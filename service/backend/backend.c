@@ -107,7 +107,8 @@ static int check_memory(const struct container *c, const struct backend_mapping 
 }
 
 /* nearest_below and nearest_above: where a mapping of that length would just fit before and after the gap. */
-static int refuse_reserved(struct iova_range before, struct iova_range after, struct iova_range range, struct refusal *r) {
+static int refuse_reserved(struct iova_range before, struct iova_range after, struct iova_range range,
+                           struct refusal *r) {
         uint64_t length = iova_range_length(range);
 
         refuse(r, REFUSAL_RESERVED_REGION, RANGE_FORMAT " touches the reserved region " RANGE_FORMAT, range.first,

@@ -31,7 +31,7 @@ enum backend_kind {             /* number is part of holder/protocol.h: append, 
 #define BACKEND_DEVICE_NAME_MAX 64U
 
 struct container_info {
-        uint64_t page_sizes;            /* bit n: pages of 2^n bytes; the smallest is the granularity of map and unmap */
+        uint64_t page_sizes;            /* bit n: pages of 2^n bytes; the smallest is the granule of map and unmap */
         uint32_t max_mappings;          /* mappings that the container takes at one time, UINT32_MAX: no limit known */
         uint32_t n_ranges;              /* usable IOVA ranges, sorted, disjoint; what lies between them is reserved */
         struct iova_range ranges[IOVA_RANGES_MAX];
@@ -84,7 +84,8 @@ struct container *container_close(struct container *c);
 void container_info(const struct container *c, struct container_info *ret);
 
 /* Translates [iova, iova + length) to the memory. All or nothing: a failure leaves the range untranslated.
- * Refuses UNALIGNED, OUTSIDE_APERTURE, RESERVED_REGION, OVERLAP, LIMIT_EXCEEDED, MEMORY_* or BACKEND_REFUSED with errnum. */
+ * Refuses UNALIGNED, OUTSIDE_APERTURE, RESERVED_REGION, OVERLAP, LIMIT_EXCEEDED, MEMORY_* or BACKEND_REFUSED with
+ * errnum. */
 int container_map(struct container *c, const struct backend_mapping *m, struct refusal *r);
 
 /* Removes exactly one earlier mapping. On return no device reaches the range. NOT_MAPPED when there is no such mapping,

@@ -73,7 +73,7 @@ static void add_range(struct container_info *i, uint64_t first, uint64_t last, u
         if (first > last || ADD_OVERFLOW(first, page - 1, &begin))
                 return;
         begin &= ~(page - 1);
-        end = ((last + 1) & ~(page - 1)) - 1;   /* last + 1 may be 2^64, that is 0: then end is 2^64 - 1, as it should */
+        end = ((last + 1) & ~(page - 1)) - 1; /* last + 1 may be 2^64, that is 0: then end is 2^64 - 1, as it should */
         if (begin < end && end <= last)
                 i->ranges[i->n_ranges++] = (struct iova_range){ begin, end };
 }
@@ -105,7 +105,8 @@ static int personality_check(const struct soft_personality *p, struct container_
         bits = soft_pgtable_bits(p->page_sizes);
         if (bits < 64 && p->aperture_last >> bits)
                 return refuse(r, REFUSAL_UNSUPPORTED,
-                              "the aperture ends at 0x%" PRIx64 ", the software IOMMU has %u address bits with this page size",
+                              "the aperture ends at 0x%" PRIx64
+                              ", the software IOMMU has %u address bits with this page size",
                               p->aperture_last, bits);
         personality_info(p, ret);
         if (ret->n_ranges == 0)
@@ -204,8 +205,8 @@ static int soft_map(struct container *c, const struct backend_mapping *m, struct
                 if (k < 0) {
                         range_drop(s, m->iova, done);
                         refuse(r, REFUSAL_BACKEND_REFUSED,
-                               "the software IOMMU cannot map 0x%" PRIx64 " bytes at 0x%" PRIx64 ": %s", m->length, m->iova,
-                               strerrordesc_np(-k));
+                               "the software IOMMU cannot map 0x%" PRIx64 " bytes at 0x%" PRIx64 ": %s", m->length,
+                               m->iova, strerrordesc_np(-k));
                         r->errnum = -k;
                         return -1;
                 }
@@ -342,7 +343,8 @@ static int soft_device_open(struct container *c, const char *name, struct device
         struct soft_device *d;
 
         if (!name_is_edu(name))
-                return refuse(r, REFUSAL_UNKNOWN_DEVICE, "the software IOMMU has the devices edu0 to edu99, not '%s'", name);
+                return refuse(r, REFUSAL_UNKNOWN_DEVICE, "the software IOMMU has the devices edu0 to edu99, not '%s'",
+                              name);
         d = calloc(1, sizeof *d);
         if (!d)
                 return refuse(r, REFUSAL_INTERNAL, "no memory for device '%s'", name);

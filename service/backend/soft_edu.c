@@ -186,7 +186,8 @@ static uint64_t config_read(const struct soft_edu *e, uint64_t offset, uint32_t 
 }
 
 static void config_write(struct soft_edu *e, uint64_t offset, uint32_t size, uint64_t value) {
-        static const uint16_t writable = PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE;
+        static const uint16_t writable =
+                PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE;
 
         for (uint32_t i = 0; i < size; i++, value >>= 8) {
                 if (offset + i == PCI_COMMAND)
@@ -284,11 +285,13 @@ static void edu_wait(struct soft_edu *e, struct pollfd polled[1 + SOFT_EDU_CLIEN
 
         polled[0] = (struct pollfd){ .fd = e->wake, .events = POLLIN };
         for (size_t i = 0; i < e->n_clients; i++)
-                polled[1 + i] = (struct pollfd){ .fd = e->clients[i].fd, .events = e->clients[i].answering ? POLLOUT : POLLIN };
+                polled[1 + i] =
+                        (struct pollfd){ .fd = e->clients[i].fd, .events = e->clients[i].answering ? POLLOUT : POLLIN };
         if (e->dma_command & DMA_RUN) {
                 uint64_t now = now_ns(), left = e->dma_due > now ? e->dma_due - now : 0;
 
-                timeout = (struct timespec){ .tv_sec = (time_t)(left / 1000000000U), .tv_nsec = (long)(left % 1000000000U) };
+                timeout = (struct timespec){ .tv_sec = (time_t)(left / 1000000000U),
+                                             .tv_nsec = (long)(left % 1000000000U) };
                 wait = &timeout;
         }
         if (ppoll(polled, 1 + e->n_clients, wait, NULL) < 0)

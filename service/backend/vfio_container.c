@@ -51,9 +51,10 @@ static int group_check(int group_fd, struct refusal *r) {
         if (k < 0)
                 return vfio_refuse(r, -k, "the status of the IOMMU group cannot be read");
         if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE))
-                return refuse_group(r, REFUSAL_GROUP_NOT_VIABLE, 0,
-                                    "the IOMMU group has a device that is bound to a host driver; every device of the group "
-                                    "must be bound to vfio-pci or to no driver");
+                return refuse_group(
+                        r, REFUSAL_GROUP_NOT_VIABLE, 0,
+                        "the IOMMU group has a device that is bound to a host driver; every device of the group "
+                        "must be bound to vfio-pci or to no driver");
         if (status.flags & VFIO_GROUP_FLAGS_CONTAINER_SET)
                 return refuse_group(r, REFUSAL_DEVICE_BUSY, 0, "the IOMMU group is in a container already");
         return 0;
@@ -65,9 +66,10 @@ static int iommu_set(int container_fd, unsigned iommu_type, struct refusal *r) {
         if (k == 0)
                 return 0;
         if (k == -EPERM)
-                return refuse_group(r, REFUSAL_BACKEND_REFUSED, EPERM,
-                                    "the kernel does not let this group through its IOMMU: without interrupt remapping a "
-                                    "device can forge interrupts (vfio_iommu_type1.allow_unsafe_interrupts accepts that)");
+                return refuse_group(
+                        r, REFUSAL_BACKEND_REFUSED, EPERM,
+                        "the kernel does not let this group through its IOMMU: without interrupt remapping a "
+                        "device can forge interrupts (vfio_iommu_type1.allow_unsafe_interrupts accepts that)");
         if (k == -ENODEV)
                 return refuse_group(r, REFUSAL_UNSUPPORTED, ENODEV,
                                     "the kernel has no driver for this type of VFIO container (module not loaded?)");
@@ -124,7 +126,8 @@ int vfio_device_open(struct container *c, const char *name, struct device **ret,
                 else if (errnum == EBUSY)
                         refuse(r, REFUSAL_DEVICE_BUSY, "device '%s' is in use", name);
                 else
-                        refuse(r, REFUSAL_BACKEND_REFUSED, "device '%s' cannot be opened: %s", name, strerrordesc_np(errnum));
+                        refuse(r, REFUSAL_BACKEND_REFUSED, "device '%s' cannot be opened: %s", name,
+                               strerrordesc_np(errnum));
                 r->errnum = errnum;
                 return -1;
         }

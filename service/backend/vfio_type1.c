@@ -45,10 +45,12 @@ static int info_get(int fd, struct vfio_iommu_type1_info **ret) {
 
 /* The first capability with this id that is at least min bytes long, NULL if there is none. Offsets must rise, so that
  * a circle ends. *ret_room: bytes from the capability to the end of the answer. */
-static const void *info_capability(const struct vfio_iommu_type1_info *info, uint16_t id, size_t min, size_t *ret_room) {
+static const void *info_capability(const struct vfio_iommu_type1_info *info, uint16_t id, size_t min,
+                                   size_t *ret_room) {
         uint32_t offset = info->flags & VFIO_IOMMU_INFO_CAPS ? info->cap_offset : 0, previous = 0;
 
-        while (offset > previous && offset <= info->argsz && info->argsz - offset >= sizeof(struct vfio_info_cap_header)) {
+        while (offset > previous && offset <= info->argsz &&
+               info->argsz - offset >= sizeof(struct vfio_info_cap_header)) {
                 const struct vfio_info_cap_header *h = (const void *)((const char *)info + offset);
 
                 if (h->id == id && info->argsz - offset >= min) {
@@ -82,7 +84,8 @@ static void info_ranges(const struct vfio_iommu_type1_info *info, struct contain
         }
         room = (room - sizeof *cap) / sizeof cap->iova_ranges[0];
         for (size_t i = 0; i < cap->nr_iovas && i < room && ret->n_ranges < IOVA_RANGES_MAX; i++)
-                ret->ranges[ret->n_ranges++] = (struct iova_range){ cap->iova_ranges[i].start, cap->iova_ranges[i].end };
+                ret->ranges[ret->n_ranges++] =
+                        (struct iova_range){ cap->iova_ranges[i].start, cap->iova_ranges[i].end };
 }
 
 static void info_translate(const struct vfio_iommu_type1_info *info, struct container_info *ret) {
@@ -112,7 +115,8 @@ static int type1_open(struct backend_open *o, struct container **ret, struct ref
         /* The broker revokes with UNMAP ALL (I12): without it there would be translations that nobody can take back. */
         if (vfio_ioctl(v->fd, VFIO_CHECK_EXTENSION, (void *)(uintptr_t)VFIO_UNMAP_ALL) <= 0) {
                 vfio_container_free(&v->base);
-                return refuse(r, REFUSAL_UNSUPPORTED, "this kernel's VFIO has no UNMAP ALL (Linux 5.12 or newer is needed)");
+                return refuse(r, REFUSAL_UNSUPPORTED,
+                              "this kernel's VFIO has no UNMAP ALL (Linux 5.12 or newer is needed)");
         }
         info_translate(info, &v->base.info);
         *ret = &v->base;
@@ -132,7 +136,8 @@ static int refuse_map(const struct container *c, const struct backend_mapping *m
                 break;
         case ENOSPC:
                 refuse(r, REFUSAL_LIMIT_EXCEEDED,
-                       WHAT "the container's budget of %" PRIu32 " mappings is used up (vfio_iommu_type1.dma_entry_limit)",
+                       WHAT "the container's budget of %" PRIu32
+                            " mappings is used up (vfio_iommu_type1.dma_entry_limit)",
                        m->length, m->iova, c->info.max_mappings);
                 r->resource = RESOURCE_MAPPINGS;
                 r->limit = c->info.max_mappings;
@@ -144,8 +149,8 @@ static int refuse_map(const struct container *c, const struct backend_mapping *m
                 break;
         case EFAULT:
                 refuse(r, REFUSAL_BACKEND_REFUSED,
-                       WHAT "the memory cannot be pinned: it was truncated, or may not be accessed in this way", m->length,
-                       m->iova);
+                       WHAT "the memory cannot be pinned: it was truncated, or may not be accessed in this way",
+                       m->length, m->iova);
                 break;
         case EPERM:
         case EACCES:
@@ -153,8 +158,8 @@ static int refuse_map(const struct container *c, const struct backend_mapping *m
                 break;
         case EINVAL:
                 refuse(r, REFUSAL_BACKEND_REFUSED,
-                       WHAT "the kernel takes the range, its alignment or its access as invalid for this IOMMU", m->length,
-                       m->iova);
+                       WHAT "the kernel takes the range, its alignment or its access as invalid for this IOMMU",
+                       m->length, m->iova);
                 break;
         default:
                 refuse(r, REFUSAL_BACKEND_REFUSED, WHAT "%s", m->length, m->iova, strerrordesc_np(errnum));
@@ -189,8 +194,8 @@ static int type1_unmap(struct container *c, struct iova_range range, struct refu
         if (unmap.size == length)
                 return 0;
         refuse(r, REFUSAL_BACKEND_REFUSED,
-               "unmapping 0x%" PRIx64 " bytes at IOVA 0x%" PRIx64 ": the kernel says that it unmapped 0x%" PRIx64, length,
-               range.first, (uint64_t)unmap.size);
+               "unmapping 0x%" PRIx64 " bytes at IOVA 0x%" PRIx64 ": the kernel says that it unmapped 0x%" PRIx64,
+               length, range.first, (uint64_t)unmap.size);
         r->asked = length;
         r->used = unmap.size;
         return -1;

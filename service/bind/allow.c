@@ -54,8 +54,8 @@ static int check_owner(const char *file, FILE *f, struct refusal *r) {
         if (fstat(fileno(f), &st) < 0 || !S_ISREG(st.st_mode))
                 return refuse(r, REFUSAL_NOT_PERMITTED, "%s is not a regular file", file);
         if ((st.st_uid != 0 && st.st_uid != geteuid()) || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
-                return refuse(r, REFUSAL_NOT_PERMITTED, "%s could be written by somebody other than root: chown root, chmod "
-                              "go-w", file);
+                return refuse(r, REFUSAL_NOT_PERMITTED,
+                              "%s could be written by somebody other than root: chown root, chmod go-w", file);
         return 0;
 }
 
@@ -67,7 +67,8 @@ int allow_check(const char *file, const char *address, const char *vendor_device
         bool allowed = false;
 
         if (!f)
-                return refuse(r, REFUSAL_NOT_PERMITTED, "no device may change its driver: %s: %s", file, strerror(errno));
+                return refuse(r, REFUSAL_NOT_PERMITTED, "no device may change its driver: %s: %s", file,
+                              strerror(errno));
         if (check_owner(file, f, r) < 0)
                 return -1;
         /* to the end: a line that is not understood may have been meant to narrow things */
@@ -81,14 +82,15 @@ int allow_check(const char *file, const char *address, const char *vendor_device
                 value = allow_value(text);
                 if (!value)
                         return refuse(r, REFUSAL_NOT_PERMITTED,
-                                      "%s:%u: '%.60s' is not allow = ADDRESS, allow = VENDOR:DEVICE (lower case) or allow = *",
+                                      "%s:%u: '%.60s' is not allow = ADDRESS, allow = VENDOR:DEVICE (lower case) or "
+                                      "allow = *",
                                       file, number, text);
                 if (strcmp(value, "*") == 0 || strcmp(value, address) == 0 || strcmp(value, vendor_device) == 0)
                         allowed = true;
         }
         if (!allowed)
                 return refuse(r, REFUSAL_NOT_PERMITTED,
-                              "%s does not allow %s (%s) to change its driver; an administrator can add: allow = %s", file,
-                              address, vendor_device, address);
+                              "%s does not allow %s (%s) to change its driver; an administrator can add: allow = %s",
+                              file, address, vendor_device, address);
         return 0;
 }

@@ -190,7 +190,8 @@ int driver_restore(const struct driver_tree *t, const char *address, const struc
                 return 0;               /* it was there before us */
         /* only what came to vfio-pci goes back: this is no way to take devices from other drivers */
         if (d->driver[0] != '\0' && strcmp(d->driver, DRIVER_VFIO) != 0)
-                return refuse(r, REFUSAL_NOT_PERMITTED, "%s belongs to the driver %s, not to " DRIVER_VFIO, address, d->driver);
+                return refuse(r, REFUSAL_NOT_PERMITTED, "%s belongs to the driver %s, not to " DRIVER_VFIO, address,
+                              d->driver);
         error = put_device(t, address, "driver_override", "\n");
         if (error < 0)
                 return refuse_errno(r, error, address, "cannot clear driver_override");
@@ -207,5 +208,6 @@ int driver_restore(const struct driver_tree *t, const char *address, const struc
         if (driver[0] == '\0' || is_bound_to(t, address, driver))
                 return 0;
         return refuse_errno(r, error < 0 ? error : -ENODEV, address,
-                            "it was released by " DRIVER_VFIO ", but its former driver did not take it (is its module loaded?)");
+                            "it was released by " DRIVER_VFIO
+                            ", but its former driver did not take it (is its module loaded?)");
 }

@@ -17,22 +17,26 @@
 
 #define REQUEST_SECONDS 5               /* for the request to come */
 
-static int check(const struct serve_options *o, const struct bind_request *q, struct driver_device *d, struct refusal *r) {
+static int check(const struct serve_options *o, const struct bind_request *q, struct driver_device *d,
+                 struct refusal *r) {
         if (!pci_address_is_valid(q->device))
                 return refuse(r, REFUSAL_UNKNOWN_DEVICE, "that is not a PCI address like 0000:00:05.0");
         if (q->driver[0] != '\0' && !driver_name_is_valid(q->driver))
                 return refuse(r, REFUSAL_BAD_NAME, "that is not the name of a driver");
-        if (driver_describe(&o->tree, q->device, d, r) < 0 || allow_check(o->allow_file, q->device, d->vendor_device, r) < 0)
+        if (driver_describe(&o->tree, q->device, d, r) < 0 ||
+            allow_check(o->allow_file, q->device, d->vendor_device, r) < 0)
                 return -1;
         if (d->bridge)
-                return refuse(r, REFUSAL_NOT_PERMITTED, "%s is a bridge; what is behind it would be cut off", q->device);
+                return refuse(r, REFUSAL_NOT_PERMITTED, "%s is a bridge; what is behind it would be cut off",
+                              q->device);
         if (!d->has_group)
                 return refuse(r, REFUSAL_GROUP_NOT_VIABLE, "%s is not behind an IOMMU (intel_iommu=on, amd_iommu=on?)",
                               q->device);
         return 0;
 }
 
-static int act(const struct serve_options *o, const struct bind_request *q, struct bind_answer *ret, struct refusal *r) {
+static int act(const struct serve_options *o, const struct bind_request *q, struct bind_answer *ret,
+               struct refusal *r) {
         struct driver_device d;
 
         if (q->version != 1)
@@ -95,8 +99,10 @@ static void serve_in_child(const struct serve_options *o, const struct bind_requ
         }
         close(ends[1]);
         if (poll(&(struct pollfd){ .fd = ends[0], .events = POLLIN }, 1, (int)o->deadline_seconds * 1000) == 0) {
-                refuse(&r, REFUSAL_DEVICE_BUSY, "%.12s: the kernel still waits after %u s: somebody has the device open; it "
-                       "changes hands when that ends", q->device, o->deadline_seconds);
+                refuse(&r, REFUSAL_DEVICE_BUSY,
+                       "%.12s: the kernel still waits after %u s: somebody has the device open; it "
+                       "changes hands when that ends",
+                       q->device, o->deadline_seconds);
                 answer_refusal(&r, ret);
         } else if (read(ends[0], ret, sizeof *ret) != sizeof *ret) {
                 refuse(&r, REFUSAL_INTERNAL, "the work ended without a result");

@@ -15,7 +15,8 @@
 
 #define UNIT "iommud-bind.socket"
 
-static int refuse_errno(struct refusal *r, enum refusal_reason reason, int error, const char *path, const char *advice) {
+static int refuse_errno(struct refusal *r, enum refusal_reason reason, int error, const char *path,
+                        const char *advice) {
         refuse(r, reason, "the helper that changes drivers does not answer at %s: %s%s", path, strerror(error), advice);
         r->errnum = error;
         return -1;

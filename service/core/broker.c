@@ -91,7 +91,7 @@ int broker_start(struct broker *b, struct refusal *r) {
 }
 
 int broker_reload(struct broker *b, const struct ledger_tenant *file_tenants, size_t n, struct refusal *r) {
-        return tenant_load_all(b, file_tenants, n, r);
+        return tenant_reload(b, file_tenants, n, r);
 }
 
 /* Lets go of the links; the holders notice, go on, and look for the next broker. */
@@ -100,13 +100,18 @@ static void leave_holders(struct broker *b) {
         _cleanup_free_ struct session **list = broker_sessions(b, &n);
 
         for (size_t i = 0; list && i < n; i++) {
+                struct quota_amounts charges = { 0 };
                 struct holder_link *link;
 
                 pthread_mutex_lock(&list[i]->lock);
                 link = list[i]->link;
                 list[i]->link = NULL;
+                if (!list[i]->revoking)
+                        session_charges(list[i], &charges);
                 list[i]->revoking = true;       /* from now on a lost link means nothing */
                 pthread_mutex_unlock(&list[i]->lock);
+                /* What it owns is charged again by the next service; here the balances must come out at zero. */
+                quota_refund(&list[i]->tenant->account, &charges);
                 if (link)
                         holder_link_close(link, REFUSAL_RECOVERING, "the service is stopping");
                 holder_link_unref(link);

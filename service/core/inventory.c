@@ -79,7 +79,8 @@ static int read_device(struct inventory *i, int devices, const char *name, uint3
         strcpy(d->name, name);  /* read_group() has looked at the length */
         read_driver(dir, d->driver);
         if (read_hex(dir, "vendor", &vendor) && read_hex(dir, "device", &device))
-                (void)snprintf(d->vendor_device, sizeof d->vendor_device, "%04lx:%04lx", vendor & 0xffff, device & 0xffff);
+                (void)snprintf(d->vendor_device, sizeof d->vendor_device, "%04lx:%04lx", vendor & 0xffff,
+                               device & 0xffff);
         d->bridge = read_hex(dir, "class", &class) && (class >> 16 & 0xff) == CLASS_BRIDGE;
         return 0;
 }
@@ -163,8 +164,8 @@ const struct inventory_device *inventory_find(const struct inventory *i, const c
         return NULL;
 }
 
-/* What drivers/vfio/vfio_main.c (vfio_dev_driver_allowed) lets live in a group beside a device that is in use: VFIO's own
- * drivers, pci-stub, and bridges under pcieport, which does no DMA of its own. */
+/* What drivers/vfio/vfio_main.c (vfio_dev_driver_allowed) lets live in a group beside a device that is in use: VFIO's
+ * own drivers, pci-stub, and bridges under pcieport, which does no DMA of its own. */
 static bool is_in_the_way(const struct inventory_device *d) {
         static const char *const fine[] = { "vfio-pci", "pci-stub", "vfio-platform" };
 
@@ -189,8 +190,9 @@ bool inventory_group_is_viable(const struct inventory *i, uint32_t group, struct
                 if (!is_in_the_way(d))
                         continue;
                 refuse(r, REFUSAL_GROUP_NOT_VIABLE,
-                       "IOMMU group %u cannot be used: its member %s belongs to the driver %s; all functions of a group go "
-                       "together: iommuctl device bind %s", group, d->name, d->driver, d->name);
+                       "IOMMU group %u cannot be used: its member %s belongs to the driver %s; all functions of a "
+                       "group go together: iommuctl device bind %s",
+                       group, d->name, d->driver, d->name);
                 return false;
         }
         if (!found)

@@ -244,6 +244,41 @@ static int set_sockets(struct broker *b, const char *name, bool present, struct 
                          : 0;
 }
 
+/* One tenant whose sockets are not as its configuration says; false: all are. */
+static bool next_changed(struct broker *b, char ret_name[LEDGER_NAME_MAX], bool *ret_present) {
+        struct tenant *t, *next;
+        LOCK_SCOPE(&b->lock);
+
+        HASH_ITER(hh, b->tenants, t, next) {
+                bool present = !t->retired && t->config.own_socket;
+
+                if (present == t->had_sockets)
+                        continue;
+                t->had_sockets = present;
+                text_copy(ret_name, LEDGER_NAME_MAX, t->config.name);
+                *ret_present = present;
+                return true;
+        }
+        return false;
+}
+
+int tenant_reload(struct broker *b, const struct ledger_tenant *file, size_t n, struct refusal *r) {
+        char name[LEDGER_NAME_MAX];
+        struct tenant *t, *next;
+        bool present;
+        int result;
+
+        pthread_mutex_lock(&b->lock);
+        HASH_ITER(hh, b->tenants, t, next)
+                t->had_sockets = !t->retired && t->config.own_socket;
+        pthread_mutex_unlock(&b->lock);
+        result = tenant_load_all(b, file, n, r);
+        while (next_changed(b, name, &present))
+                if (set_sockets(b, name, present, r) < 0)
+                        result = -1;
+        return result;
+}
+
 int tenant_upsert(struct broker *b, const struct tenant_upsert *u, struct tenant_view *ret, struct refusal *r) {
         struct ledger_tenant config;
         struct tenant *t;

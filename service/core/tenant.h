@@ -20,6 +20,7 @@ struct tenant {
         struct quota_account account;
         bool from_file;
         bool retired;                   /* deleted, or gone from the file: no new sessions */
+        bool had_sockets;               /* scratch of tenant_reload() */
         unsigned sessions;              /* open ones */
         double start_tokens;            /* token bucket: starts of holders per second */
         uint64_t start_refilled_ms;
@@ -28,8 +29,10 @@ struct tenant {
 /* With broker->lock held. */
 struct tenant *tenant_find(struct broker *b, const char *name);
 
-/* File and ledger -> registry. Called at start and at reload. */
+/* File and ledger -> registry. Called at start, and by the other one. */
 int tenant_load_all(struct broker *b, const struct ledger_tenant *file, size_t n, struct refusal *r);
+/* The same while serving: own sockets are made and removed as well. */
+int tenant_reload(struct broker *b, const struct ledger_tenant *file, size_t n, struct refusal *r);
 void tenant_free_all(struct broker *b);
 
 /* Takes one start from the bucket (broker->lock held). False: too many in this second. */

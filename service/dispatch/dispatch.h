@@ -41,8 +41,8 @@ struct rpc_ops {
         void (*finish)(struct rpc *rpc, const struct refusal *refusal, const void *message, size_t size);
         /* where the refusal's reasons do not fit (the health service): a status of grpc/status.h and a text */
         void (*fail)(struct rpc *rpc, int status, const char *text);
-        /* streams only: queues one message. False when it was not taken: the client is gone or does not read; the stream
-         * still wants its finish. */
+        /* streams only: queues one message. False when it was not taken: the client is gone or does not read; the
+         * stream still wants its finish. */
         bool (*send)(struct rpc *rpc, const void *message, size_t size);
 };
 
@@ -66,8 +66,8 @@ int dispatch_start(void);
 /* NULL: no such method. path need not be terminated. No allocation, no lock. */
 const struct method *dispatch_find(const char *path, size_t size);
 
-/* Authenticates the session (token: "" for none), unpacks, and calls the handler. Every outcome goes through rpc->ops. Uses
- * bytes and arena only until it returns. */
+/* Authenticates the session (token: "" for none), unpacks, and calls the handler. Every outcome goes through
+ * rpc->ops. Uses bytes and arena only until it returns. */
 void dispatch_call(struct rpc *rpc, const char *token, const void *bytes, size_t size, struct arena *arena);
 
 /* After the end of the call: gives the session back. */
@@ -79,8 +79,9 @@ void dispatch_set_serving(bool serving);
 /* Ends every open stream, and those that come later at once, until dispatch_start(). */
 void dispatch_end_streams(void);
 
-/* The bytes of a StatusDetails with one Refusal (proto/iommud.proto) for the trailer grpc-status-details-bin; returns their
- * number, 0 if there was no room. message: the printable form of the refusal's text, for the status itself. */
+/* The bytes of a StatusDetails with one Refusal (proto/iommud.proto) for the trailer grpc-status-details-bin;
+ * returns their number, 0 if there was no room. message: the printable form of the refusal's text, for the status
+ * itself. */
 #define REFUSAL_PACKED_MAX 1536U
 size_t refusal_pack(const struct refusal *r, char message[REFUSAL_TEXT_MAX], unsigned char packed[REFUSAL_PACKED_MAX]);
 

@@ -3,8 +3,8 @@
 #include "util/cleanup.h"
 
 /*
- * One row per RPC. tests/unit/test_dispatch_methods.c compares the rows with the .proto files, streaming included, which
- * protoc-c's descriptors do not tell.
+ * One row per RPC. tests/unit/test_dispatch_methods.c compares the rows with the .proto files, streaming included,
+ * which protoc-c's descriptors do not tell.
  */
 #define CLIENT(name, handler)                                                                                          \
         { .path = "/iommud.v1.Client/" name, .permission = PERMISSION_CLIENT, .session = true, .handle = handler }

@@ -10,8 +10,8 @@
 #include "util/refusal.h"
 
 /*
- * Pages of a list. A page token is the key of the last item that was given, in hex: opaque to clients, and good also when
- * that item is gone by then.
+ * Pages of a list. A page token is the key of the last item that was given, in hex: opaque to clients, and good also
+ * when that item is gone by then.
  */
 #define PAGE_DEFAULT 100U
 #define PAGE_MAX 1000U                  /* what a client may ask for */
@@ -22,7 +22,8 @@
 /* How many items for what was asked (0: PAGE_DEFAULT). */
 size_t page_size(uint32_t asked, size_t max);
 
-/* Tokens of lists whose key is a number. *ret_present: false for an empty token. BAD_MESSAGE for one of ours it cannot be. */
+/* Tokens of lists whose key is a number. *ret_present: false for an empty token. BAD_MESSAGE for one of ours it
+ * cannot be. */
 int page_number(const char *token, uint64_t *ret, bool *ret_present, struct refusal *r);
 char *page_number_token(uint64_t last, struct arena *arena);    /* NULL without room */
 

@@ -15,7 +15,7 @@ struct entry {
         struct pool_item item;
         RB_ENTRY(entry) link;
         uint64_t seq;
-        bool running;
+        enum results_state state;
         int fd;
         struct link_result *full;       /* NULL: done, nothing more to say */
 };
@@ -28,7 +28,8 @@ struct results {
         struct pool pool;
         size_t n;
         uint64_t last_seq;
-        uint64_t forgotten;             /* newest seq that was known and is not in the tree any more */
+        uint64_t settled;               /* up to here the broker has asked to forget */
+        uint64_t floor;                 /* what is not above was in the tree once, or could have been */
 };
 
 static int entry_compare(const struct entry *a, const struct entry *b) {
@@ -49,12 +50,18 @@ struct results *results_new(void) {
         return r;
 }
 
-static void entry_remove(struct results *r, struct entry *e) {
-        RB_REMOVE(entry_tree, &r->tree, e);
-        if (e->seq > r->forgotten)
-                r->forgotten = e->seq;
+static void entry_forget(struct entry *e) {
+        e->state = RESULTS_FORGOTTEN;
         free(e->full);
-        fd_close(e->fd);
+        e->full = NULL;
+        e->fd = fd_close(e->fd);
+}
+
+static void entry_remove(struct results *r, struct entry *e) {
+        entry_forget(e);
+        RB_REMOVE(entry_tree, &r->tree, e);
+        if (e->seq > r->floor)
+                r->floor = e->seq;
         pool_give(&r->pool, e);
         r->n--;
 }
@@ -78,11 +85,11 @@ static struct entry *find(struct results *r, uint64_t seq) {
         return RB_FIND(entry_tree, &r->tree, &key);
 }
 
-static void forget_oldest(struct results *r) {
+static void remove_oldest(struct results *r) {
         struct entry *e;
 
         RB_FOREACH(e, entry_tree, &r->tree)
-                if (!e->running) {
+                if (e->state != RESULTS_RUNNING) {
                         entry_remove(r, e);
                         return;
                 }
@@ -102,22 +109,22 @@ int results_begin(struct results *r, uint64_t seq, enum results_state *ret_state
         struct entry *e = find(r, seq);
 
         if (e) {
-                *ret_state = e->running ? RESULTS_RUNNING : RESULTS_FINISHED;
-                if (!e->running)
+                *ret_state = e->state;
+                if (e->state == RESULTS_FINISHED)
                         entry_answer(e, ret, ret_fd);
                 return 0;
         }
-        if (seq <= r->forgotten) {
+        if (seq <= r->floor) {
                 *ret_state = RESULTS_FORGOTTEN;
                 return 0;
         }
         if (r->n >= LINK_RESULTS_MAX)
-                forget_oldest(r);
+                remove_oldest(r);
         e = pool_take(&r->pool);
         if (!e)
                 return -1;
         e->seq = seq;
-        e->running = true;
+        e->state = RESULTS_RUNNING;
         e->fd = -1;
         e->full = NULL;
         RB_INSERT(entry_tree, &r->tree, e);
@@ -139,7 +146,7 @@ void results_finish(struct results *r, uint64_t seq, const struct link_result *r
 
         if (!e)
                 return;
-        e->running = false;
+        e->state = RESULTS_FINISHED;
         e->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
         if (!says_more(result))
                 return;
@@ -147,7 +154,7 @@ void results_finish(struct results *r, uint64_t seq, const struct link_result *r
         if (e->full)
                 *e->full = *result;
         else
-                entry_remove(r, e);     /* a repeat is refused as forgotten: better than a wrong "done" */
+                entry_forget(e);        /* a repeat is refused: better than a wrong "done" */
 }
 
 void results_drop_fd(struct results *r, uint64_t seq) {
@@ -158,15 +165,18 @@ void results_drop_fd(struct results *r, uint64_t seq) {
                 e->fd = fd_close(e->fd);
 }
 
+/* The entry stays, without its answer: that a seq was done is worth more than how it ended. Operations of several
+ * threads of the broker can arrive a little out of order, so one below the newest settled need not have been seen. */
 void results_settle(struct results *r, uint64_t seq) {
         LOCK_SCOPE(&r->lock);
-        struct entry *e, *next;
+        struct entry key = { .seq = r->settled + 1 }, *e;
 
-        for (e = RB_MIN(entry_tree, &r->tree); e && e->seq <= seq; e = next) {
-                next = RB_NEXT(entry_tree, &r->tree, e);
-                if (!e->running)
-                        entry_remove(r, e);
-        }
+        if (seq <= r->settled)
+                return;
+        for (e = RB_NFIND(entry_tree, &r->tree, &key); e && e->seq <= seq; e = RB_NEXT(entry_tree, &r->tree, e))
+                if (e->state == RESULTS_FINISHED)
+                        entry_forget(e);
+        r->settled = seq;
 }
 
 uint64_t results_last_seq(struct results *r) {

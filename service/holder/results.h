@@ -8,8 +8,8 @@
 
 /*
  * What became of each operation, by seq, until the broker has settled it: the memory that makes a repeated operation
- * harmless (I6). Thread-safe. Bounded: beyond LINK_RESULTS_MAX the oldest finished one is forgotten.
- * A seq that was forgotten is never executed again: it is refused.
+ * harmless (I6). Thread-safe. Bounded: of LINK_RESULTS_MAX operations it is known that they were done, settled or not,
+ * and what is older than those counts as done. A seq whose answer was forgotten is never executed again: it is refused.
  */
 struct results;
 
@@ -17,7 +17,7 @@ enum results_state {
         RESULTS_NEW,            /* never seen: now running, finish it with results_finish() */
         RESULTS_RUNNING,        /* seen and not finished: its answer is on the way */
         RESULTS_FINISHED,       /* seen: the first answer is the answer */
-        RESULTS_FORGOTTEN,      /* older than what is remembered; do nothing */
+        RESULTS_FORGOTTEN,      /* seen, or older than what is known; do nothing */
 };
 
 struct results *results_new(void);      /* NULL when memory is out */
@@ -33,5 +33,5 @@ void results_finish(struct results *r, uint64_t seq, const struct link_result *r
 /* Forgets the fd of an answer: a device that is detached must not be kept busy by what is remembered of it. */
 void results_drop_fd(struct results *r, uint64_t seq);
 
-void results_settle(struct results *r, uint64_t seq);           /* forgets finished ones up to seq */
+void results_settle(struct results *r, uint64_t seq);           /* forgets the answers up to seq */
 uint64_t results_last_seq(struct results *r);

@@ -127,7 +127,8 @@ static void drop_bounding_set(void) {
 static int change_ids(const struct setup_options *o, const struct link_setup *s) {
         gid_t keep[1] = { o->reconnect_group };
 
-        if (s->uid == geteuid() && s->gid == getegid() && !o->has_uid_range)
+        /* started as who it is to be; a service manager has then chosen the supplementary groups too */
+        if (s->uid == geteuid() && s->gid == getegid())
                 return 0;
         if (setgroups(o->has_reconnect_group ? 1 : 0, keep) < 0 || setresgid(s->gid, s->gid, s->gid) < 0 ||
             setresuid(s->uid, s->uid, s->uid) < 0)

@@ -104,8 +104,8 @@ static struct owner **bucket_of(struct admission *a, const struct peer *peer) {
         return &a->owners[h % OWNER_BUCKETS];
 }
 
-/* The owner of a peer's connections, made if need be. Others of the same bucket that would be the same if made afresh are
- * dropped on the way. NULL without memory. */
+/* The owner of a peer's connections, made if need be. Others of the same bucket that would be the same if made
+ * afresh are dropped on the way. NULL without memory. */
 static struct owner *owner_of(struct admission *a, const struct peer *peer) {
         struct owner **bucket = bucket_of(a, peer), **p = bucket, *o, *found = NULL;
         uint64_t now = now_ms();

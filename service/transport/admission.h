@@ -7,12 +7,13 @@
 #include "util/refusal.h"
 
 /*
- * How many connections, and from whom: limits per kind of socket and per owner, so that no client can use up what others
- * need. The owner of a connection is the peer's tenant: in containers every client can be uid 0, and a uid would make
- * tenants pay for one another. Of a peer that is nobody, it is the uid, and all of those together have an eighth of the room.
+ * How many connections, and from whom: limits per kind of socket and per owner, so that no client can use up what
+ * others need. The owner of a connection is the peer's tenant: in containers every client can be uid 0, and a uid would
+ * make tenants pay for one another. Of a peer that is nobody, it is the uid, and all of those together have an eighth
+ * of the room.
  *
- * gRPC connections are counted while they live. A session connection leaves for its holder, whose number the core limits;
- * here its rate is limited, per owner, because each costs the start of a process. Thread-safe.
+ * gRPC connections are counted while they live. A session connection leaves for its holder, whose number the core
+ * limits; here its rate is limited, per owner, because each costs the start of a process. Thread-safe.
  */
 enum listener_role {
         LISTENER_CLIENT = 1,            /* gRPC of clients */
@@ -38,8 +39,8 @@ struct admission;
 int admission_new(const struct admission_limits *limits, struct admission **ret);
 struct admission *admission_free(struct admission *a);
 
-/* 0, and a gRPC connection is to be given back with admission_leave(); or -1 with *r (LIMIT_EXCEEDED). peer: as policy left
- * it; only uid and tenant matter. */
+/* 0, and a gRPC connection is to be given back with admission_leave(); or -1 with *r (LIMIT_EXCEEDED). peer: as
+ * policy left it; only uid and tenant matter. */
 int admission_enter(struct admission *a, enum listener_role role, const struct peer *peer, struct refusal *r);
 void admission_leave(struct admission *a, enum listener_role role, const struct peer *peer);
 

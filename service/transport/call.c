@@ -148,8 +148,8 @@ static void call_batch(struct call *c, const grpc_op *ops, size_t n, struct grpc
         }
 }
 
-/* Sends the response, if there is one, and the status of a call that is no stream. That the client is gone is known when this
- * completes, which is early enough: nothing waits for it. */
+/* Sends the response, if there is one, and the status of a call that is no stream. That the client is gone is known
+ * when this completes, which is early enough: nothing waits for it. */
 static void unary_send(struct call *c) {
         grpc_op ops[4] = { { .op = GRPC_OP_SEND_INITIAL_METADATA } };
         size_t n = 1;

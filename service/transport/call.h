@@ -7,8 +7,8 @@
  *   requested -> new (authorised by its path, before anything of it is read) -> its message -> dispatch, here or on the
  *   thread for slow calls -> the outcome, from any thread -> sent -> released into the pool
  *
- * A call that is refused on the way goes straight to its outcome. A client that cancels changes nothing: what was asked of the
- * core goes on, its outcome reaches nobody.
+ * A call that is refused on the way goes straight to its outcome. A client that cancels changes nothing: what was asked
+ * of the core goes on, its outcome reaches nobody.
  */
 struct connection;
 struct call_pool;

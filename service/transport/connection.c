@@ -19,8 +19,8 @@ static grpc_arg integer_arg(const char *key, int value) {
         return (grpc_arg){ .type = GRPC_ARG_INTEGER, .key = (char *)(uintptr_t)key, .value.integer = value };
 }
 
-/* gRPC applies these to a channel that is made from a descriptor too, except the handshake timeout: the deadline for the first
- * call stands in for it. */
+/* gRPC applies these to a channel that is made from a descriptor too, except the handshake timeout: the deadline for
+ * the first call stands in for it. */
 static grpc_server *server_new(const struct transport_options *o) {
         grpc_arg args[] = {
                 integer_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, (int)o->max_streams),

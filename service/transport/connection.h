@@ -11,11 +11,12 @@
 #include "transport/grpc_loop.h"
 
 /*
- * One accepted gRPC connection: a grpc_server of its own, so that whose a call is follows from which server it came to (I8).
+ * One accepted gRPC connection: a grpc_server of its own, so that whose a call is follows from which server it came to
+ * (I8).
  *
- * Life: connection_new -> calls -> connection_end (the peer hung up, it said nothing for too long, or we stop) -> the server's
- * shutdown completes -> the last call is released -> gone. References: one until the shutdown completes, one of the thread
- * that watches the socket, one per call, requested calls included. The server is destroyed with the last.
+ * Life: connection_new -> calls -> connection_end (the peer hung up, it said nothing for too long, or we stop) -> the
+ * server's shutdown completes -> the last call is released -> gone. References: one until the shutdown completes, one
+ * of the thread that watches the socket, one per call, requested calls included. The server is destroyed with the last.
  */
 struct transport;
 
@@ -39,8 +40,8 @@ struct connection {
         struct connection *released_next;       /* under the listener's lock */
 };
 
-/* Takes fd, peer (its pidfd moves) and the admission in every case. refused: copied, may be NULL. *ret comes with a reference
- * for the watcher and watch_fd set. 0 or -errno. */
+/* Takes fd, peer (its pidfd moves) and the admission in every case. refused: copied, may be NULL. *ret comes with a
+ * reference for the watcher and watch_fd set. 0 or -errno. */
 int connection_new(struct transport *t, int fd, enum listener_role role, struct peer *peer, const struct refusal *refused,
                    struct connection **ret);
 

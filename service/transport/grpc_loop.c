@@ -9,8 +9,8 @@
 #include "transport/tsan.h"
 #include "util/cleanup.h"
 
-/* First block: unpacking and answering a Map of 1024 entries fits. Limit: what a message of the largest size can grow to when
- * it is made of the smallest parts; a page of a list. */
+/* First block: unpacking and answering a Map of 1024 entries fits. Limit: what a message of the largest size can
+ * grow to when it is made of the smallest parts; a page of a list. */
 #define WORKER_ARENA_FIRST (96U * 1024)
 #define WORKER_ARENA_LIMIT (8U * 1024 * 1024)
 

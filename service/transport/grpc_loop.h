@@ -7,7 +7,8 @@
 #include "dispatch/arena.h"
 
 /*
- * Completion queues and the threads that serve them, and one more thread for calls that may wait for a disk or a helper.
+ * Completion queues and the threads that serve them, and one more thread for calls that may wait for a disk or a
+ * helper.
  *
  * A tag is an object with a function; it is given to gRPC with grpc_loop_give() and comes back once, on some worker.
  */

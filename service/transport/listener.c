@@ -87,7 +87,8 @@ static void watch_add(struct listener *l, struct connection *c) {
         }
 }
 
-/* Lets go of a connection. Its descriptor is removed by hand: the socket lives on in gRPC's, so close() would not do it. */
+/* Lets go of a connection. Its descriptor is removed by hand: the socket lives on in gRPC's, so close() would not do
+ * it. */
 static void watch_remove(struct listener *l, struct connection *c) {
         if (c->watch_fd < 0)
                 return;
@@ -125,8 +126,8 @@ static void let_go(struct listener *l) {
         }
 }
 
-/* Ends connections that have not made a call by their deadline, or that may not make any. Returns for how long to wait, -1 for
- * ever. */
+/* Ends connections that have not made a call by their deadline, or that may not make any. Returns for how long to
+ * wait, -1 for ever. */
 static int silent_end(struct listener *l) {
         uint64_t now = now_ms();
         struct connection *c;

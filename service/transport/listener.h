@@ -4,8 +4,8 @@
 #include "transport/transport.h"
 
 /*
- * The listening sockets and the one thread that accepts, asks the kernel who it is, and watches gRPC connections for their
- * end: gRPC itself tells nobody when a peer hangs up.
+ * The listening sockets and the one thread that accepts, asks the kernel who it is, and watches gRPC connections for
+ * their end: gRPC itself tells nobody when a peer hangs up.
  */
 struct listener;
 struct connection;

@@ -108,8 +108,8 @@ int listener_create(const char *path, int type, mode_t mode, gid_t gid) {
         fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0 || bind(fd, (const struct sockaddr *)&a, sizeof a) < 0)
                 return -errno;
-        /* before listen(), connect() is refused whatever the mode: there is no moment with the wrong one, and no need for a
-         * umask that other threads share */
+        /* before listen(), connect() is refused whatever the mode: there is no moment with the wrong one, and no
+         * need for a umask that other threads share */
         if ((gid != (gid_t)-1 && lchown(path, (uid_t)-1, gid) < 0) || chmod(path, mode) < 0 || listen(fd, 128) < 0) {
                 r = -errno;
                 (void)unlink(path);

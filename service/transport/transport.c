@@ -16,8 +16,8 @@ static void default_to(unsigned *option, unsigned value) {
                 *option = value;
 }
 
-/* Each further worker costs a single client 3 to 5 microseconds a call, because gRPC hands the role of poller on with every
- * event (seen); more than one is needed so that a commit or a long batch keeps nobody else waiting. */
+/* Each further worker costs a single client 3 to 5 microseconds a call, because gRPC hands the role of poller on
+ * with every event (seen); more than one is needed so that a commit or a long batch keeps nobody else waiting. */
 static unsigned default_threads(void) {
         long n = sysconf(_SC_NPROCESSORS_ONLN);
 

@@ -28,8 +28,8 @@ struct transport {
         unsigned n_connections;
 };
 
-/* For connection.c: a connection is in the list from its start until its server is destroyed, and counted until the very end.
- * _new says false when we are stopping: the connection is to end at once. */
+/* For connection.c: a connection is in the list from its start until its server is destroyed, and counted until the
+ * very end. _new says false when we are stopping: the connection is to end at once. */
 bool transport_connection_new(struct transport *t, struct connection *c);
 void transport_connection_gone(struct transport *t, struct connection *c);
 void transport_count_down(struct transport *t);

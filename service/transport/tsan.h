@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * gRPC is not instrumented: ThreadSanitizer does not see that what one thread wrote before it gave a tag to gRPC happens
- * before what another does with the tag that comes out of a completion queue. These two say so, for that tag only.
+ * gRPC is not instrumented: ThreadSanitizer does not see that what one thread wrote before it gave a tag to gRPC
+ * happens before what another does with the tag that comes out of a completion queue. These two say so, for that tag
+ * only.
  */
 #if defined(__SANITIZE_THREAD__)
 #define TRANSPORT_TSAN 1

@@ -76,7 +76,8 @@ static inline bool edu_map_vfio(struct edu *e) {
         struct vfio_region_info config = { .argsz = sizeof config, .index = VFIO_PCI_CONFIG_REGION_INDEX };
         void *p;
 
-        if (ioctl(e->fd, VFIO_DEVICE_GET_REGION_INFO, &bar) < 0 || ioctl(e->fd, VFIO_DEVICE_GET_REGION_INFO, &config) < 0)
+        if (ioctl(e->fd, VFIO_DEVICE_GET_REGION_INFO, &bar) < 0 ||
+            ioctl(e->fd, VFIO_DEVICE_GET_REGION_INFO, &config) < 0)
                 return false;
         p = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED, e->fd, (off_t)bar.offset);
         if (p == MAP_FAILED)

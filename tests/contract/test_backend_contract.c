@@ -428,7 +428,8 @@ static void both_ends_of_every_range_can_be_mapped_and_the_next_page_cannot(void
                 assert_int_equal(map_at(rig, last, p, p), REFUSAL_NONE);
                 if (range->first >= p) {
                         m = mapping(rig, range->first - p, p, 0);
-                        assert_int_equal(try_map(rig, &m, &r), i == 0 ? REFUSAL_OUTSIDE_APERTURE : REFUSAL_RESERVED_REGION);
+                        assert_int_equal(try_map(rig, &m, &r),
+                                         i == 0 ? REFUSAL_OUTSIDE_APERTURE : REFUSAL_RESERVED_REGION);
                 }
                 if (last + p == 0)
                         continue;
@@ -458,7 +459,8 @@ static void a_range_across_a_border_is_refused(void **state) {
                         continue;
                 assert_int_equal(map_at(rig, last, 2 * p, 0), top ? REFUSAL_OUTSIDE_APERTURE : REFUSAL_RESERVED_REGION);
                 if (!top)       /* all of the reserved region and a page on both sides */
-                        assert_int_equal(map_at(rig, last, rig->info.ranges[i + 1].first + p - last, 0), REFUSAL_RESERVED_REGION);
+                        assert_int_equal(map_at(rig, last, rig->info.ranges[i + 1].first + p - last, 0),
+                                         REFUSAL_RESERVED_REGION);
                 assert_int_equal(map_at(rig, last, p, 0), REFUSAL_NONE);
         }
 }
@@ -916,10 +918,12 @@ static const struct rig_kind soft_kinds[] = {
         { "soft, 4K+2M+1G", SOFT(.dma_delay_us = 0 /* the default */), 0, "edu0" },
         { "soft, 4K only", SOFT(.dma_delay_us = 100, .page_sizes = 0x1000), 0, "edu7" },
         { "soft, 16K+32M", SOFT(.dma_delay_us = 100, .page_sizes = 0x2004000), 0, "edu10" },
-        { "soft, 64K+512M, all 64 bits", SOFT(.dma_delay_us = 100, .page_sizes = 0x20010000, .aperture_last = UINT64_MAX), 0, "edu99" },
+        { "soft, 64K+512M, all 64 bits",
+          SOFT(.dma_delay_us = 100, .page_sizes = 0x20010000, .aperture_last = UINT64_MAX), 0, "edu99" },
         { "soft, aperture from 1M to 1G, eight mappings",
-          SOFT(.dma_delay_us = 100, .aperture_first = 0x100000, .aperture_last = 0x3fffffff, .reserved_first = 0x10000000,
-               .reserved_last = 0x10ffffff, .max_mappings = 8), 0, "edu42" },
+          SOFT(.dma_delay_us = 100, .aperture_first = 0x100000, .aperture_last = 0x3fffffff,
+               .reserved_first = 0x10000000, .reserved_last = 0x10ffffff, .max_mappings = 8),
+          0, "edu42" },
 };
 
 int main(void) {
@@ -941,6 +945,7 @@ int main(void) {
                 current = &type1;
                 failed += _cmocka_run_group_tests(current->name, promises, ARRAY_SIZE(promises), NULL, NULL);
         } else
-                print_message("vfio-type1 is not tested: IOMMUD_TEST_VFIO_GROUP and IOMMUD_TEST_VFIO_DEVICE are not set\n");
+                print_message(
+                        "vfio-type1 is not tested: IOMMUD_TEST_VFIO_GROUP and IOMMUD_TEST_VFIO_DEVICE are not set\n");
         return failed;
 }

@@ -123,7 +123,8 @@ static int kernel_boot(void **state) {
         struct vfio_iommu_type1_info info = { .flags = VFIO_IOMMU_INFO_PGSIZES | VFIO_IOMMU_INFO_CAPS,
                                               .iova_pgsizes = 0x40201000, .cap_offset = RANGES_AT };
         struct vfio_iommu_type1_info_cap_iova_range cap = {
-                .header = { .id = VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, .version = 1, .next = AVAIL_AT }, .nr_iovas = 2 };
+                .header = { .id = VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, .version = 1, .next = AVAIL_AT }, .nr_iovas = 2
+        };
         struct vfio_iova_range ranges[2] = { { 0, 0xfedfffff }, { 0xfef00000, 0x7fffffffff } };
         struct vfio_iommu_type1_info_dma_avail avail = {
                 .header = { .id = VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, .version = 1 }, .avail = 65535 };
@@ -139,7 +140,9 @@ static int kernel_boot(void **state) {
 }
 
 static int try_open(struct container **ret, struct refusal *r) {
-        struct backend_open o = { .kind = BACKEND_VFIO_TYPE1, .container_fd = eventfd(0, 0), .group_fd = eventfd(0, 0) };
+        struct backend_open o = { .kind = BACKEND_VFIO_TYPE1,
+                                  .container_fd = eventfd(0, 0),
+                                  .group_fd = eventfd(0, 0) };
         int fds[2] = { o.container_fd, o.group_fd };
         int k = container_open(&o, ret, r);
 
@@ -168,7 +171,9 @@ static struct container_info open_for_info(void) {
         return i;
 }
 
-static const struct backend_mapping page_at_1m = { .iova = 0x100000, .length = 0x1000, .vaddr = (void *)0x10000, .fd = -1, .access = 1 };
+static const struct backend_mapping page_at_1m = {
+        .iova = 0x100000, .length = 0x1000, .vaddr = (void *)0x10000, .fd = -1, .access = 1
+};
 
 /* --- opening ------------------------------------------------------------------------------------------------------*/
 
@@ -182,18 +187,24 @@ static void opening_asks_in_the_order_that_vfio_wants(void **state) {
 }
 
 static void every_failure_of_opening_has_its_reason_and_closes_both_fds(void **state) {
-        static const struct { int *answer; int value; enum refusal_reason reason; int errnum; } cases[] = {
+        static const struct {
+                int *answer;
+                int value;
+                enum refusal_reason reason;
+                int errnum;
+        } cases[] = {
                 { &kernel.api_version, 1, REFUSAL_UNSUPPORTED, 0 },
                 { &kernel.status, -EIO, REFUSAL_BACKEND_REFUSED, EIO },
                 { (int *)&kernel.group_flags, 0, REFUSAL_GROUP_NOT_VIABLE, 0 },
-                { (int *)&kernel.group_flags, VFIO_GROUP_FLAGS_VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET, REFUSAL_DEVICE_BUSY, 0 },
+                { (int *)&kernel.group_flags, VFIO_GROUP_FLAGS_VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET,
+                  REFUSAL_DEVICE_BUSY, 0 },
                 { &kernel.set_container, -EINVAL, REFUSAL_BACKEND_REFUSED, EINVAL },
                 { &kernel.set_iommu, -EPERM, REFUSAL_BACKEND_REFUSED, EPERM },
                 { &kernel.set_iommu, -ENODEV, REFUSAL_UNSUPPORTED, ENODEV },
                 { &kernel.set_iommu, -EINVAL, REFUSAL_BACKEND_REFUSED, EINVAL },
-                { &kernel.set_iommu, 1, REFUSAL_BACKEND_REFUSED, EIO },         /* sPAPR answers like this: not success */
+                { &kernel.set_iommu, 1, REFUSAL_BACKEND_REFUSED, EIO }, /* sPAPR answers like this: not success */
                 { &kernel.get_info, -EINVAL, REFUSAL_BACKEND_REFUSED, EINVAL },
-                { &kernel.check_extension, 0, REFUSAL_UNSUPPORTED, 0 },         /* no UNMAP ALL: not revocable */
+                { &kernel.check_extension, 0, REFUSAL_UNSUPPORTED, 0 }, /* no UNMAP ALL: not revocable */
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -290,8 +301,9 @@ static void a_broken_capability_chain_is_not_followed(void **state) {
         kernel_boot(state);
         put_u32(RANGES_AT + offsetof(struct vfio_iommu_type1_info_cap_iova_range, nr_iovas), 1000000);
         i = open_for_info();                            /* only what is there: garbage, but within the answer */
-        assert_int_equal(i.n_ranges, (kernel.info_size - RANGES_AT - sizeof(struct vfio_iommu_type1_info_cap_iova_range)) /
-                                             sizeof(struct vfio_iova_range));
+        assert_int_equal(i.n_ranges,
+                         (kernel.info_size - RANGES_AT - sizeof(struct vfio_iommu_type1_info_cap_iova_range)) /
+                                 sizeof(struct vfio_iova_range));
         assert_int_equal(i.ranges[0].last, 0xfedfffff);
 }
 
@@ -430,8 +442,12 @@ static void a_failing_unmap_all_keeps_the_records(void **state) {
 /* --- devices ------------------------------------------------------------------------------------------------------*/
 
 static void every_failure_of_a_device_has_its_reason(void **state) {
-        static const struct { int answer; enum refusal_reason reason; } cases[] = {
-                { -ENODEV, REFUSAL_UNKNOWN_DEVICE }, { -EBUSY, REFUSAL_DEVICE_BUSY }, { -EINVAL, REFUSAL_BACKEND_REFUSED } };
+        static const struct {
+                int answer;
+                enum refusal_reason reason;
+        } cases[] = { { -ENODEV, REFUSAL_UNKNOWN_DEVICE },
+                      { -EBUSY, REFUSAL_DEVICE_BUSY },
+                      { -EINVAL, REFUSAL_BACKEND_REFUSED } };
         struct container *c = open_container();
         struct device *d;
         struct refusal r;

@@ -4,159 +4,133 @@
  * The main job on the software IOMMU: connect, domain, device, memory, map, DMA both ways with every byte compared, unmap, and
  * then no DMA any more.
  */
-#include <stdio.h>
-#include <string.h>
-
-#include "edu.h"
-#include "harness.h"
-
-#define PAGE 4096U
-#define FROM 0x100000U
-#define TO (FROM + PAGE)
-
-struct job {
-        struct service *service;
-        struct iommud_client *client;
-        struct iommud_domain *domain;
-        struct iommud_attachment *device;
-        struct iommud_memory *memory;
-        uint8_t *from, *to;
-};
-
-#define must(call)                                                                                                     \
-        do {                                                                                                           \
-                if ((call) < 0)                                                                                        \
-                        fail_msg("%s: %s", #call, iommud_last_error());                                                \
-        } while (0)
-
-static void begin(struct job *j) {
-        struct iommud_connect_options o = { .size = sizeof o };
-
-        j->service = service_start(&(struct service_options){ 0 });
-        o.directory = j->service->client;
-        must(iommud_connect(&o, &j->client));
-        must(iommud_domain_create(j->client, "main job", &j->domain));
-        must(iommud_memory_alloc(j->client, (uint64_t)2 * PAGE, NULL, &j->memory));
-        j->from = iommud_memory_addr(j->memory);
-        j->to = j->from + PAGE;
-}
-
-static void attach(struct job *j) {
-        must(iommud_device_attach(j->domain, "edu0", &j->device));
-        must(edu_enable(j->device));
-}
-
-static void map_both(struct job *j) {
-        const struct iommud_map_entry entries[] = { { FROM, j->memory, 0, PAGE, IOMMUD_READ },
-                                                    { TO, j->memory, PAGE, PAGE, IOMMUD_WRITE } };
-
-        must(iommud_map_batch(j->domain, entries, 2));
-}
-
-static void end(struct job *j) {
-        iommud_close(j->client);
-        service_end(j->service);
-}
-
-/* Every byte of a block goes memory -> device -> other memory, and nothing beside it changes. */
-static void assert_copies(struct job *j, unsigned seed) {
-        for (size_t i = 0; i < PAGE; i++)
-                j->from[i] = (uint8_t)(seed + i * 7 + i / 256);
-        memset(j->to, 0xee, PAGE);
-        must(edu_transfer(j->device, FROM, EDU_BLOCK, false));
-        must(edu_transfer(j->device, TO, EDU_BLOCK, true));
-        assert_memory_equal(j->to, j->from, EDU_BLOCK);
-        for (size_t i = EDU_BLOCK; i < PAGE; i++)
-                assert_int_equal(j->to[i], 0xee);
-}
+#include "lib/edu.h"
+#include "lib/job.h"
 
 static void test_bytes_go_both_ways(void **state) {
-        struct job j = { 0 };
+        struct service *s = service_start(&(struct service_options){ 0 });
+        struct job j;
 
         (void)state;
-        begin(&j);
-        attach(&j);
-        map_both(&j);
-        for (unsigned i = 1; i < 5; i++)
-                assert_copies(&j, i * 31);
-        end(&j);
+        job_begin(&j, s->client, "edu0", (uint64_t)2 * PAGE);
+        job_map(&j);
+        memset(j.bytes, 0xee, (size_t)2 * PAGE);
+        for (unsigned i = 0; i < 4; i++)
+                job_assert_dma(&j, JOB_IOVA, 0, PAGE);
+        for (size_t i = EDU_BLOCK; i < PAGE; i++) {             /* nothing beside it changed */
+                assert_int_equal(j.bytes[i], 0xee);
+                assert_int_equal(j.bytes[PAGE + i], 0xee);
+        }
+        job_end(&j);
+        service_end(s);
 }
 
 static void test_mapped_before_attach(void **state) {
-        struct job j = { 0 };
+        struct service *s = service_start(&(struct service_options){ 0 });
+        struct job j;
 
         (void)state;
-        begin(&j);
-        map_both(&j);
-        attach(&j);
-        assert_copies(&j, 3);
-        end(&j);
+        job_begin(&j, s->client, NULL, (uint64_t)2 * PAGE);
+        job_map(&j);
+        must(iommud_device_attach(j.domain, "edu1", &j.device));
+        must(edu_enable(j.device));
+        job_assert_dma(&j, JOB_IOVA, 0, PAGE);
+        job_end(&j);
+        service_end(s);
 }
 
 static void test_after_unmap_nothing_is_reached(void **state) {
-        struct iommud_mapping *list;
-        struct job j = { 0 };
-        size_t n;
+        struct service *s = service_start(&(struct service_options){ 0 });
+        struct job j;
 
         (void)state;
-        begin(&j);
-        attach(&j);
-        map_both(&j);
-        assert_copies(&j, 1);
-        must(iommud_unmap(j.domain, FROM, (uint64_t)2 * PAGE));
-        must(iommud_mapping_list(j.domain, &list, &n));
-        iommud_mapping_list_free(list);
-        assert_int_equal(n, 0);
-        memset(j.from, 0x11, (size_t)2 * PAGE);
-        must(edu_transfer(j.device, TO, EDU_BLOCK, true));
-        must(edu_transfer(j.device, FROM, EDU_BLOCK, true));
-        for (size_t i = 0; i < (size_t)2 * PAGE; i++)
-                assert_int_equal(j.from[i], 0x11);
-        map_both(&j);                   /* and the same again works */
-        assert_copies(&j, 9);
-        end(&j);
+        job_begin(&j, s->client, "edu0", (uint64_t)2 * PAGE);
+        job_map(&j);
+        job_assert_dma(&j, JOB_IOVA, 0, PAGE);
+        must(iommud_unmap(j.domain, JOB_IOVA, (uint64_t)2 * PAGE));
+        assert_int_equal(job_mappings(j.domain), 0);
+        job_assert_no_dma(&j, JOB_IOVA);
+        job_assert_no_dma(&j, JOB_IOVA + PAGE);
+        job_map(&j);                    /* and the same again works */
+        job_assert_dma(&j, JOB_IOVA, 0, PAGE);
+        job_end(&j);
+        service_end(s);
+}
+
+/* Two mappings side by side: unmapping one leaves the other alone (I3). */
+static void test_unmap_takes_no_more_than_asked(void **state) {
+        struct service *s = service_start(&(struct service_options){ 0 });
+        struct job j;
+
+        (void)state;
+        job_begin(&j, s->client, "edu0", (uint64_t)4 * PAGE);
+        for (uint64_t i = 0; i < 4; i++)
+                must(iommud_map(j.domain, JOB_IOVA + i * PAGE, j.memory, i * PAGE, PAGE, IOMMUD_READ_WRITE));
+        must(iommud_unmap(j.domain, JOB_IOVA + PAGE, PAGE));
+        job_assert_no_dma(&j, JOB_IOVA + PAGE);
+        job_assert_dma(&j, JOB_IOVA, 0, (uint64_t)2 * PAGE);
+        job_assert_dma(&j, JOB_IOVA, 0, (uint64_t)3 * PAGE);
+        job_end(&j);
+        service_end(s);
+}
+
+/* One page at two addresses: unmapping one leaves the other (I3). */
+static void test_alias_outlives_the_other(void **state) {
+        struct service *s = service_start(&(struct service_options){ 0 });
+        struct job j;
+
+        (void)state;
+        job_begin(&j, s->client, "edu0", (uint64_t)2 * PAGE);
+        job_map(&j);
+        must(iommud_map(j.domain, 0x40000000, j.memory, 0, (uint64_t)2 * PAGE, IOMMUD_READ_WRITE));
+        must(iommud_unmap(j.domain, JOB_IOVA, (uint64_t)2 * PAGE));
+        job_assert_dma(&j, 0x40000000, 0, PAGE);
+        job_assert_no_dma(&j, JOB_IOVA);
+        job_end(&j);
+        service_end(s);
 }
 
 /* The device reads and writes no more than the access that was given (I2). */
 static void test_access_is_enforced(void **state) {
-        struct job j = { 0 };
+        struct service *s = service_start(&(struct service_options){ 0 });
+        uint8_t *to;
+        struct job j;
 
         (void)state;
-        begin(&j);
-        attach(&j);
-        map_both(&j);
-        memset(j.from, 0x22, PAGE);
-        memset(j.to, 0x33, PAGE);
-        must(edu_transfer(j.device, FROM, EDU_BLOCK, false));   /* the device's buffer has 0x22 */
-        must(edu_transfer(j.device, TO, EDU_BLOCK, false));     /* may not be read: the buffer keeps it */
-        must(edu_transfer(j.device, TO, EDU_BLOCK, true));
+        job_begin(&j, s->client, "edu0", (uint64_t)2 * PAGE);
+        to = j.bytes + PAGE;
+        must(iommud_map(j.domain, JOB_IOVA, j.memory, 0, PAGE, IOMMUD_READ));
+        must(iommud_map(j.domain, JOB_IOVA + PAGE, j.memory, PAGE, PAGE, IOMMUD_WRITE));
+        memset(j.bytes, 0x22, PAGE);
+        memset(to, 0x33, PAGE);
+        must(edu_transfer(j.device, JOB_IOVA, EDU_BLOCK, false));               /* the device's buffer has 0x22 */
+        must(edu_transfer(j.device, JOB_IOVA + PAGE, EDU_BLOCK, false));        /* may not be read: the buffer keeps it */
+        must(edu_transfer(j.device, JOB_IOVA + PAGE, EDU_BLOCK, true));
         for (size_t i = 0; i < EDU_BLOCK; i++)
-                assert_int_equal(j.to[i], 0x22);
-        memset(j.from, 0x44, PAGE);
-        must(edu_transfer(j.device, FROM, EDU_BLOCK, true));    /* may not be written */
+                assert_int_equal(to[i], 0x22);
+        memset(j.bytes, 0x44, PAGE);
+        must(edu_transfer(j.device, JOB_IOVA, EDU_BLOCK, true));                /* may not be written */
         for (size_t i = 0; i < PAGE; i++)
-                assert_int_equal(j.from[i], 0x44);
-        end(&j);
+                assert_int_equal(j.bytes[i], 0x44);
+        job_end(&j);
+        service_end(s);
 }
 
 static void test_objects_close_one_by_one(void **state) {
-        struct job j = { 0 };
+        struct service *s = service_start(&(struct service_options){ 0 });
+        struct job j;
 
         (void)state;
-        begin(&j);
-        attach(&j);
-        map_both(&j);
-        assert_copies(&j, 5);
+        job_begin(&j, s->client, "edu0", (uint64_t)2 * PAGE);
+        job_map(&j);
         must(iommud_device_detach(j.device));
         must(iommud_unmap_all(j.domain, NULL));
         must(iommud_domain_destroy(j.domain));
         must(iommud_memory_close(j.memory));
-        assert_int_equal(service_used(j.service, "me", IOMMUD_RESOURCE_LOCKED_BYTES), 0);
-        assert_int_equal(service_used(j.service, "me", IOMMUD_RESOURCE_DOMAINS), 0);
-        assert_int_equal(service_used(j.service, "me", IOMMUD_RESOURCE_DEVICES), 0);
-        assert_int_equal(service_used(j.service, "me", IOMMUD_RESOURCE_REGISTERED_BYTES), 0);
-        assert_int_equal(service_used(j.service, "me", IOMMUD_RESOURCE_SESSIONS), 1);
-        end(&j);
+        for (unsigned r = IOMMUD_RESOURCE_LOCKED_BYTES; r <= IOMMUD_RESOURCE_DEVICES; r++)
+                assert_int_equal(service_used(s, "me", r), r == IOMMUD_RESOURCE_SESSIONS);
+        job_end(&j);
+        service_end(s);
 }
 
 int main(void) {
@@ -164,6 +138,8 @@ int main(void) {
                 cmocka_unit_test_teardown(test_bytes_go_both_ways, harness_teardown),
                 cmocka_unit_test_teardown(test_mapped_before_attach, harness_teardown),
                 cmocka_unit_test_teardown(test_after_unmap_nothing_is_reached, harness_teardown),
+                cmocka_unit_test_teardown(test_unmap_takes_no_more_than_asked, harness_teardown),
+                cmocka_unit_test_teardown(test_alias_outlives_the_other, harness_teardown),
                 cmocka_unit_test_teardown(test_access_is_enforced, harness_teardown),
                 cmocka_unit_test_teardown(test_objects_close_one_by_one, harness_teardown),
         };

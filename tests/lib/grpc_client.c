@@ -135,6 +135,9 @@ struct grpc_client_call *grpc_client_start(struct grpc_client *c, const char *me
         gpr_timespec deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
                                              gpr_time_from_millis((int64_t)timeout_ms, GPR_TIMESPAN));
         grpc_slice body = grpc_slice_from_copied_buffer(request, size);
+        /* copied: gRPC remembers paths that it has sent by their address, and the caller's may be a buffer on its
+         * stack */
+        grpc_slice path = grpc_slice_from_copied_string(method);
 
         if (!call)
                 abort();
@@ -144,8 +147,8 @@ struct grpc_client_call *grpc_client_start(struct grpc_client *c, const char *me
         grpc_slice_unref(body);
         grpc_metadata_array_init(&call->initial);
         grpc_metadata_array_init(&call->trailing);
-        call->call = grpc_channel_create_call(c->channel, NULL, GRPC_PROPAGATE_DEFAULTS, c->queue,
-                                              grpc_slice_from_static_string(method), NULL, deadline, NULL);
+        call->call = grpc_channel_create_call(c->channel, NULL, GRPC_PROPAGATE_DEFAULTS, c->queue, path, NULL, deadline, NULL);
+        grpc_slice_unref(path);
         if (token) {
                 call->token.key = grpc_slice_from_static_string(IOMMUD_SESSION_METADATA);
                 call->token.value = grpc_slice_from_copied_string(token);

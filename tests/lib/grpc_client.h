@@ -6,8 +6,9 @@
 #include <stdint.h>
 
 /*
- * A gRPC client without protobuf and without the SDK: bytes out, bytes in. For tests of the service's transport, and the floor
- * that benchmarks compare with. One connection over a Unix socket; thread-safe for up to six callers at a time.
+ * A gRPC client without protobuf and without the SDK: bytes out, bytes in. For tests of the service's transport, and
+ * the floor that benchmarks compare with. One connection over a Unix socket; thread-safe for up to six callers at a
+ * time.
  */
 struct grpc_client;
 struct grpc_client_call;

@@ -49,7 +49,7 @@ bool running_as_root(void) {
 
 uint64_t harness_seed(void) {
         const char *given = getenv("IOMMUD_TEST_SEED");
-        uint64_t seed = given ? strtoull(given, NULL, 0) : harness_ms() * 2654435761U ^ (uint64_t)getpid();
+        uint64_t seed = given ? (uint64_t)strtoull(given, NULL, 0) : (harness_ms() * 2654435761U) ^ (uint64_t)getpid();
 
         print_message("seed: IOMMUD_TEST_SEED=%" PRIu64 "\n", seed);
         return seed;
@@ -122,7 +122,7 @@ int harness_wait(pid_t pid, unsigned timeout_ms) {
 
 /* What /proc/PID/stat says; false: there is none, or it is only waited for. */
 static bool process_facts(pid_t pid, pid_t *ret_parent, char name[32]) {
-        char path[64], text[512], *open, *close, state;
+        char path[64], text[512], *before, *after, state;
         int parent, fd;
         ssize_t n;
 
@@ -133,11 +133,11 @@ static bool process_facts(pid_t pid, pid_t *ret_parent, char name[32]) {
         if (n <= 0)
                 return false;
         text[n] = '\0';
-        open = strchr(text, '(');
-        close = strrchr(text, ')');
-        if (!open || !close || sscanf(close + 1, " %c %d", &state, &parent) != 2 || state == 'Z' || state == 'X')
+        before = strchr(text, '(');
+        after = strrchr(text, ')');
+        if (!before || !after || sscanf(after + 1, " %c %d", &state, &parent) != 2 || state == 'Z' || state == 'X')
                 return false;
-        (void)snprintf(name, 32, "%.*s", (int)(close - open - 1), open + 1);
+        (void)snprintf(name, 32, "%.*s", (int)(after - before - 1), before + 1);
         *ret_parent = parent;
         return true;
 }

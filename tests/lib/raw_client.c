@@ -90,7 +90,7 @@ void raw_open_session(struct raw_client *c, const char *directory) {
 }
 
 void raw_reconnect(struct raw_client *c) {
-        char path[112];
+        char path[144];
 
         (void)snprintf(path, sizeof path, "%s/grpc.sock", c->directory);
         c->grpc = grpc_client_free(c->grpc);
@@ -155,8 +155,15 @@ static ProtobufCBinaryData key_data(const uint8_t *key) {
         return (ProtobufCBinaryData){ .len = key ? 16 : 0, .data = (uint8_t *)key };
 }
 
+static char last_text[512];
+
+const char *raw_text(void) {
+        return last_text;
+}
+
 /* 0, or the reason; a failure without one is the test's. */
 static unsigned outcome(const char *method, const struct raw_refusal *r) {
+        (void)snprintf(last_text, sizeof last_text, "%s", r->text);
         if (r->status != 0 && r->reason == 0)
                 fail_msg("%s: status %d without a reason: %s", method, r->status, r->text);
         return r->reason;

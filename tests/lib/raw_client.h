@@ -13,7 +13,7 @@
  * keys, garbage) and for what it hides. Asserts on its own errors; what the service answers is returned.
  */
 struct raw_client {
-        char directory[96];
+        char directory[128];
         int session;                    /* the session connection; -1: none */
         char token[2 * SESSION_TOKEN_BYTES + 1];
         struct grpc_client *grpc;
@@ -41,6 +41,15 @@ void raw_close(struct raw_client *c);
 /* One call; *ret_answer (may be NULL) is the caller's: protobuf_c_message_free_unpacked(). */
 int raw_call(struct raw_client *c, const char *method, const ProtobufCMessage *request,
              const ProtobufCMessageDescriptor *answer, ProtobufCMessage **ret_answer, struct raw_refusal *ret);
+
+/* The text of the last refusal. */
+const char *raw_text(void);
+/* Demands that a call below works. */
+#define raw_must(call)                                                                                                 \
+        do {                                                                                                           \
+                if ((call) != 0)                                                                                       \
+                        fail_msg("%s: %s", #call, raw_text());                                                         \
+        } while (0)
 
 /* The common ones; 0 or the reason. key: 16 bytes or NULL. */
 unsigned raw_create_domain(struct raw_client *c, const uint8_t *key, uint64_t *ret_domain);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: bind broker util */
-/* iommud-bind: what it refuses, and how it changes drivers on a sysfs made of files where this program plays the kernel;
- * the broker's side of the talk too. */
+/* iommud-bind: what it refuses, and how it changes drivers on a sysfs made of files where this program plays the
+ * kernel; the broker's side of the talk too. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -412,7 +412,7 @@ static void test_a_former_driver_that_is_gone(void **state) {
 static int never(const char *path, const char *text) {
         (void)path;
         (void)text;
-        sleep(3);               /* the kernel waits for somebody to close the device; shorter, since the child ends by it */
+        sleep(3);       /* the kernel waits for somebody to close the device; shorter, since the child ends by it */
         return 0;
 }
 

@@ -150,7 +150,7 @@ static void test_tenants(void **state) {
         (void)state;
         memset(cgroup, 'x', sizeof cgroup - 1);
         cgroup[sizeof cgroup - 1] = '\0';
-        /* a name longer than the INI library keeps of a section, a line longer than its default, and [defaults] behind */
+        /* a name longer than the INI library keeps of a section, a line longer than its default, [defaults] behind */
         (void)snprintf(text, sizeof text, "[tenant a-tenant-with-a-name-of-63-bytes-0123456789-0123456789-01234567]\n"
                        "  rule = uid:1000 gid:root\n\trule=cgroup:/%s\nlocked_bytes=unlimited\nsessions=0\n"
                        "allowed_devices=0000:00:05.0 1234:11e8\nallow_unsealed=on\n"
@@ -233,7 +233,8 @@ static void test_bad_values(void **state) {
         refused("[soft]\naperture=5-4\n", "2: aperture: '5-4' is not a range");
         refused("[soft]\nreserved=5\n", "2: reserved: '5' is not a range");
         refused("[defaults]\nlocked_bytes=64MB\n", "2: locked_bytes: '64MB' is not a number like");
-        refused("[defaults]\nlocked_bytes=0x8000000000000000\n", "2: locked_bytes is 0x8000000000000000; the largest is ");
+        refused("[defaults]\nlocked_bytes=0x8000000000000000\n",
+                "2: locked_bytes is 0x8000000000000000; the largest is ");
         refused("[defaults]\nlocked_bytes=16777216T\n", "2: locked_bytes: '16777216T' is not a number like");
 }
 
@@ -247,7 +248,8 @@ static void test_bad_tenants(void **state) {
         refused("\n[tenant a]\n", "2: [tenant a] has neither a rule nor own_socket = yes");
         refused("[tenant a]\nown_socket=no\n\n[limits]\nsessions=1\n", "1: [tenant a] has neither a rule");
         refused("[tenant a]\nrule=\n", "2: rule is empty");
-        refused("[tenant a]\nrule=uid:1 uid:2\n", "2: rule: 'uid:2' is none of uid:ID, gid:ID, cgroup:/PATH, each at most");
+        refused("[tenant a]\nrule=uid:1 uid:2\n",
+                "2: rule: 'uid:2' is none of uid:ID, gid:ID, cgroup:/PATH, each at most");
         refused("[tenant a]\nrule=user:1\n", "2: rule: 'user:1' is none of uid:ID");
         refused("[tenant a]\nrule=uid:4294967295\n", "2: rule: there is no user '4294967295'");
         refused("[tenant a]\nrule=uid:no-such-user\n", "2: rule: there is no user 'no-such-user'");
@@ -261,7 +263,8 @@ static void test_bad_tenants(void **state) {
         refused("[tenant a]\nallowed_devices=A\n", "2: allowed_devices: 'A' is none of");
         refused("[service]\nruntime_directory=/run/a-long-directory-for-sockets\n[tenant "
                 "a-tenant-with-a-name-of-63-bytes-0123456789-0123456789-01234567]\nown_socket=yes\n",
-                "3: [tenant a-tenant-with-a-name-of-63-bytes-0123456789-0123456789-01234567]: the path of its own socket");
+                "3: [tenant a-tenant-with-a-name-of-63-bytes-0123456789-0123456789-01234567]: the path of its own "
+                "socket");
 }
 
 static void test_a_file_that_cannot_be_read(void **state) {

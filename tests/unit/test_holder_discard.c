@@ -83,6 +83,7 @@ static void test_client_that_spoke_first(void **state) {
         for (int i = 0; i < 3; i++)
                 assert_int_equal(fdmsg_send(client, &m, sizeof m, &memory, 1, 0), 0);
         gone(&h);
+        usleep(200000);                 /* until it is closed */
         expect_refused(client, REFUSAL_UNKNOWN_PEER, "no");
         close(memory);
         close(h.link);

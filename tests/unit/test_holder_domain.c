@@ -456,6 +456,20 @@ static void test_unmap_wants_whole_mappings(void **state) {
         assert_int_equal(domain_unmap(f->domain, &u, 1, &undo, &last_refusal), 0);
 }
 
+/* Also where no container would notice. */
+static void test_unmap_names_each_mapping_once(void **state) {
+        const uint64_t twice[] = { 0x1000, 0x2000, 0x1000 };
+        struct fixture *f = *state;
+        bool undo;
+
+        assert_done(map(f, three, 3, &undo));
+        assert_refused(unmap(f, twice, 3, &undo), NOT_MAPPED);
+        assert_int_equal(last_refusal.element, 2);
+        assert_int_equal(dump(f).n, 3);
+        assert_done(unmap(f, twice, 2, &undo));
+        assert_int_equal(dump(f).n, 1);
+}
+
 /* The very end of the address space is an address like any other; what wraps is refused. */
 static void test_end_of_the_address_space(void **state) {
         const uint64_t last[] = { 0 - PAGE };
@@ -549,6 +563,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_failed_unmap_unmaps_nothing, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_undo_of_unmap_fails, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_unmap_wants_whole_mappings, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_unmap_names_each_mapping_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_end_of_the_address_space, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_info_is_what_all_can_do, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_end_unmaps_and_takes_nothing_new, setup, teardown),

@@ -7,11 +7,14 @@ static void send_raw(int fd, const void *data, size_t size, const int *fds, size
         assert_int_equal(fdmsg_send(fd, data, size, fds, n, 0), 0);
 }
 
-/* The session still works. */
+/* The session still works, and everything that was sent before has been dealt with. */
 static void check_alive(struct holder *h) {
         int fd = memory_new(PAGE, 0, NULL);
+        struct session_msg m;
 
         client_write(h, SESSION_DROP_TICKET, client_ticket(h, fd), 0, -1);
+        client_write(h, SESSION_TOKEN, 0, 0, -1);
+        client_expect(h, SESSION_ERROR, &m, NULL);
         assert_done(link_op(h, LINK_DOMAIN_CREATE, h->seq + 1000, 0, NULL, 0, NULL));
         close(fd);
 }

@@ -78,6 +78,38 @@ static void test_settled_is_not_done_again(void **state) {
         results_free(r);
 }
 
+/* Sent by two threads of the broker, it may be overtaken on the way, and even by the other's settling. */
+static void test_late_is_not_seen_before(void **state) {
+        struct results *r = results_new();
+
+        (void)state;
+        assert_int_equal(begin(r, 5), RESULTS_NEW);
+        assert_int_equal(begin(r, 8), RESULTS_NEW);
+        finish(r, 8, REFUSAL_NONE);
+        results_settle(r, 8);
+        assert_int_equal(begin(r, 7), RESULTS_NEW);
+        assert_int_equal(begin(r, 5), RESULTS_RUNNING);
+        assert_int_equal(begin(r, 8), RESULTS_FORGOTTEN);
+        assert_int_equal(results_last_seq(r), 8);
+        results_free(r);
+}
+
+/* What is settled makes room, but not so much that it could be done again. */
+static void test_settled_is_bounded(void **state) {
+        struct results *r = results_new();
+        uint64_t n = LINK_RESULTS_MAX;
+
+        (void)state;
+        for (uint64_t i = 10; i < 10 + 3 * n; i++) {
+                assert_int_equal(begin(r, i), RESULTS_NEW);
+                finish(r, i, REFUSAL_OVERLAP);
+                results_settle(r, i);
+        }
+        for (uint64_t i = 1; i < 10 + 3 * n; i++)
+                assert_int_equal(begin(r, i), RESULTS_FORGOTTEN);
+        results_free(r);
+}
+
 static void test_bounded(void **state) {
         struct results *r = results_new();
         uint64_t n = LINK_RESULTS_MAX;
@@ -124,6 +156,8 @@ int main(void) {
                 cmocka_unit_test(test_first_answer_is_the_answer),
                 cmocka_unit_test(test_facts_are_remembered),
                 cmocka_unit_test(test_settled_is_not_done_again),
+                cmocka_unit_test(test_late_is_not_seen_before),
+                cmocka_unit_test(test_settled_is_bounded),
                 cmocka_unit_test(test_bounded),
                 cmocka_unit_test(test_fd_goes_with_the_answer),
         };

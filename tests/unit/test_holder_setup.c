@@ -156,12 +156,15 @@ static void test_bad_arguments(void **state) {
 
 static void test_peer_must_be_the_broker(void **state) {
         const char *args[] = { "--broker-uid=61002", NULL };
-        pid_t pid;
-        int link = holder_spawn(&pid, args);
+        struct holder h;
+        struct message m;
 
         (void)state;
-        assert_int_equal(wait_exit(pid), EXIT_FAILURE);
-        close(link);
+        holder_default_setup(&h);
+        h.link = holder_spawn(&h.pid, args);
+        assert_false(link_read(&h, &m));        /* it does not even wait for a setup */
+        assert_int_equal(wait_exit(h.pid), EXIT_FAILURE);
+        holder_cleanup(&h);
 }
 
 static void test_setup_comes_first(void **state) {

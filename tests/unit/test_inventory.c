@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: broker util */
-/* Devices and groups from a sysfs made of real folders and links, with what machines have: functions of one device in one
- * group, bridges, a foreign driver, platform devices, no IOMMU at all. */
+/* Devices and groups from a sysfs made of real folders and links, with what machines have: functions of one device in
+ * one group, bridges, a foreign driver, platform devices, no IOMMU at all. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -104,8 +104,9 @@ static int remove_tree(void **state) {
 }
 
 static void test_devices_are_listed_by_group_and_name(void **state) {
-        static const char *const names[] = { "0000:03:00.0", "0000:03:00.1", "0000:00:1c.0", "0000:04:00.0", "0000:04:00.1",
-                                             "0000:00:1f.0", "0000:00:1e.0", "arm-smmu-dma.0", "0000:00:05.0" };
+        static const char *const names[] = { "0000:03:00.0", "0000:03:00.1",   "0000:00:1c.0",
+                                             "0000:04:00.0", "0000:04:00.1",   "0000:00:1f.0",
+                                             "0000:00:1e.0", "arm-smmu-dma.0", "0000:00:05.0" };
         struct inventory i;
         struct refusal r;
 
@@ -139,8 +140,9 @@ static void test_which_groups_can_be_used(void **state) {
         assert_true(inventory_group_is_viable(&i, 3, &r));
         assert_false(inventory_group_is_viable(&i, 2, &r));
         assert_int_equal(r.reason, REFUSAL_GROUP_NOT_VIABLE);
-        assert_string_equal(r.text, "IOMMU group 2 cannot be used: its member 0000:03:00.1 belongs to the driver i40e; all "
-                                    "functions of a group go together: iommuctl device bind 0000:03:00.1");
+        assert_string_equal(r.text,
+                            "IOMMU group 2 cannot be used: its member 0000:03:00.1 belongs to the driver i40e; all "
+                            "functions of a group go together: iommuctl device bind 0000:03:00.1");
         /* a bridge under another driver, and pcieport on something that is no bridge */
         assert_false(inventory_group_is_viable(&i, 4, &r));
         assert_false(inventory_group_is_viable(&i, 5, &r));
@@ -190,8 +192,9 @@ static void test_a_machine_without_iommu(void **state) {
 
 static void test_pci_addresses(void **state) {
         static const char *const good[] = { "0000:00:00.0", "ffff:ff:1f.7", "10ab:3c:05.1" };
-        static const char *const bad[] = { "", "0000:00:00", "0000:00:00.8", "0000:00:20.0", "0000:00:00.0 ", "0000:00:00.0/",
-                                           "0000:FF:00.0", "00000:00:00.0", "../../x", "0000/00:00.0", "00:05.0", "edu0" };
+        static const char *const bad[] = { "", "0000:00:00", "0000:00:00.8", "0000:00:20.0", "0000:00:00.0 ",
+                                           "0000:00:00.0/", "0000:FF:00.0", "00000:00:00.0", "../../x", "0000/00:00.0",
+                                           "00:05.0", "edu0" };
 
         (void)state;
         for (size_t i = 0; i < ARRAY_SIZE(good); i++)

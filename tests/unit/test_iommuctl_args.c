@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: broker proto util */
-/* iommuctl as a program: what it says to wrong usage, to a service that is not there, and to one that answers with canned
- * messages (this program plays the service; what the real one answers is tested end to end). */
+/* iommuctl as a program: what it says to wrong usage, to a service that is not there, and to one that answers with
+ * canned messages (this program plays the service; what the real one answers is tested end to end). */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -177,7 +177,8 @@ static void answer(grpc_call *call) {
                 reply = grpc_raw_byte_buffer_create(&bytes, 1);
                 send[n++] = (grpc_op){ .op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = reply };
         } else {
-                send[2].data.send_status_from_server.status = c ? GRPC_STATUS_FAILED_PRECONDITION : GRPC_STATUS_UNIMPLEMENTED;
+                send[2].data.send_status_from_server.status = c ? GRPC_STATUS_FAILED_PRECONDITION
+                                                                : GRPC_STATUS_UNIMPLEMENTED;
                 send[2].data.send_status_from_server.status_details = &text;
                 if (c && refusal) {
                         bytes = slice_of_refusal();
@@ -446,6 +447,7 @@ static void test_tenant_pages(void **state) {
         limited.used = 4096;
         unlimited.resource = IOMMUD__V1__RESOURCE__RESOURCE_MAPPINGS;
         unlimited.limit = UINT64_MAX;
+        unlimited.used = 2048;
         rule.uid_set_case = IOMMUD__V1__RULE__UID_SET_UID;
         rule.uid = 0;                   /* present, though zero */
         rule.cgroup_prefix = (char *)"/k";
@@ -463,16 +465,17 @@ static void test_tenant_pages(void **state) {
         one.next_page_token = (char *)"second";
         assert_int_equal(ctl("tenant list"), 0);
         contains(out, "4K/64M");
-        contains(out, "0/unlimited");
+        contains(out, " 2048/unlimited");
         contains(out, "uid:0 cgroup:/k");
         contains(out, "/run/iommud/tenants/b");
         assert_int_equal(ctl("tenant list --json"), 0);
-        assert_string_equal(out, "{\"tenants\":[\n{\"name\":\"a\",\"quotas\":[{\"resource\":\"locked_bytes\",\"limit\":67108864,"
-                                 "\"used\":4096},{\"resource\":\"mappings\",\"limit\":null,\"used\":0}],\"rules\":[{\"uid\":0,"
-                                 "\"cgroup_prefix\":\"/k\"}],\"own_socket\":false,\"socket_directory\":\"\",\"allow_unsealed\":"
-                                 "false,\"devices\":[],\"origin\":\"\"},\n{\"name\":\"b\",\"quotas\":[],\"rules\":[],"
-                                 "\"own_socket\":true,\"socket_directory\":\"/run/iommud/tenants/b\",\"allow_unsealed\":false,"
-                                 "\"devices\":[],\"origin\":\"\"}\n]}\n");
+        assert_string_equal(
+                out, "{\"tenants\":[\n{\"name\":\"a\",\"quotas\":[{\"resource\":\"locked_bytes\",\"limit\":67108864,"
+                     "\"used\":4096},{\"resource\":\"mappings\",\"limit\":null,\"used\":2048}],\"rules\":[{\"uid\":0,"
+                     "\"cgroup_prefix\":\"/k\"}],\"own_socket\":false,\"socket_directory\":\"\",\"allow_unsealed\":"
+                     "false,\"devices\":[],\"origin\":\"\"},\n{\"name\":\"b\",\"quotas\":[],\"rules\":[],"
+                     "\"own_socket\":true,\"socket_directory\":\"/run/iommud/tenants/b\",\"allow_unsealed\":false,"
+                     "\"devices\":[],\"origin\":\"\"}\n]}\n");
         /* a service that gives the same page for ever */
         two.next_page_token = (char *)"second";
         assert_int_equal(ctl("tenant list"), 1);
@@ -487,7 +490,8 @@ static void test_tenant_requests(void **state) {
         (void)state;
         canned = answers;
         assert_int_equal(ctl("tenant add t --uid=1000 --gid=0 --cgroup=/a --rule=uid:0~cgroup:/b --locked-bytes=1G "
-                             "--mappings=unlimited --device=1234:11e8 --device=edu0 --own-socket --allow-unsealed=no"), 0);
+                             "--mappings=unlimited --device=1234:11e8 --device=edu0 --own-socket --allow-unsealed=no"),
+                         0);
         q = iommud__v1__upsert_tenant_request__unpack(NULL, n_request, request);
         assert_non_null(q);
         assert_string_equal(q->tenant->name, "t");
@@ -498,7 +502,8 @@ static void test_tenant_requests(void **state) {
         assert_int_equal(q->tenant->quotas[1]->resource, IOMMUD__V1__RESOURCE__RESOURCE_MAPPINGS);
         assert_true(q->tenant->quotas[1]->limit == UINT64_MAX);
         assert_int_equal(q->tenant->n_rules, 2);
-        assert_true(q->tenant->rules[0]->uid_set_case == IOMMUD__V1__RULE__UID_SET_UID && q->tenant->rules[0]->uid == 0);
+        assert_true(q->tenant->rules[0]->uid_set_case == IOMMUD__V1__RULE__UID_SET_UID &&
+                    q->tenant->rules[0]->uid == 0);
         assert_int_equal(q->tenant->rules[0]->gid_set_case, IOMMUD__V1__RULE__GID_SET__NOT_SET);
         assert_string_equal(q->tenant->rules[0]->cgroup_prefix, "/b");
         assert_int_equal(q->tenant->rules[1]->uid, 1000);
@@ -565,8 +570,9 @@ static void test_mappings_and_domains(void **state) {
         assert_true(q && q->domain == 12);
         iommud__v1__list_mappings_request__free_unpacked(q, NULL);
         assert_int_equal(ctl("mapping list --json --domain=12"), 0);
-        assert_string_equal(out, "{\"mappings\":[\n{\"iova\":\"0xfffffffffffff000\",\"length\":4096,\"memory\":0,\"offset\":0,"
-                                 "\"access\":\"rw\",\"state\":\"live\",\"domain\":12}\n]}\n");
+        assert_string_equal(
+                out, "{\"mappings\":[\n{\"iova\":\"0xfffffffffffff000\",\"length\":4096,\"memory\":0,\"offset\":0,"
+                     "\"access\":\"rw\",\"state\":\"live\",\"domain\":12}\n]}\n");
         assert_int_equal(ctl("domain show 12"), 0);
         contains(out, "4K 2M");
         contains(out, "0x0-0xffffffffffffffff");

@@ -102,7 +102,9 @@ static void containing_is_up_to_both_ends(void **state) {
 static void an_intersection_is_what_both_have(void **state) {
         static const struct iova_range a[] = { { 0, 99 }, { 200, 299 }, { 400, TOP } };
         static const struct iova_range b[] = { { 50, 249 }, { 299, 400 }, { TOP, TOP } };
-        static const struct iova_range expected[] = { { 50, 99 }, { 200, 249 }, { 299, 299 }, { 400, 400 }, { TOP, TOP } };
+        static const struct iova_range expected[] = {
+                { 50, 99 }, { 200, 249 }, { 299, 299 }, { 400, 400 }, { TOP, TOP }
+        };
         struct iova_range result[IOVA_RANGES_MAX];
 
         (void)state;

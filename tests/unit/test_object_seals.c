@@ -36,6 +36,7 @@ static void test_write_sealed(void **state) {
         (void)state;
         assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), 0);
         assert_refused(try_register(o, 1, fd, PAGE, 0), MEMORY_WRITE_SEALED);
+        assert_int_equal(last_refusal.errnum, 0);       /* found by looking, not by a mmap that fails */
         close(fd);
         objects_free(o);
 }
@@ -113,6 +114,19 @@ static void test_partly_sealed(void **state) {
         objects_free(o);
 }
 
+static void test_sealed_against_writes_only(void **state) {
+        struct objects *o = objects_new(4);
+        int fd = full_memfd(PAGE);
+
+        (void)state;
+        assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL), 0);
+        assert_refused(try_register(o, 1, fd, PAGE, READ_ONLY | LINK_REGISTER_SEAL), MEMORY_UNSEALED);
+        assert_done(try_register(o, 1, fd, PAGE, READ_ONLY));
+        assert_int_equal(last_info.sealed, 0);          /* it can still be truncated */
+        close(fd);
+        objects_free(o);
+}
+
 /* Memory that is refused must not be left sealed: the client could never register it again. */
 static void test_refused_is_not_sealed(void **state) {
         struct objects *o = objects_new(4);
@@ -138,6 +152,7 @@ int main(void) {
                 cmocka_unit_test(test_future_write_sealed_by_us),
                 cmocka_unit_test(test_cannot_be_sealed),
                 cmocka_unit_test(test_partly_sealed),
+                cmocka_unit_test(test_sealed_against_writes_only),
                 cmocka_unit_test(test_refused_is_not_sealed),
         };
 

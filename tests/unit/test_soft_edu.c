@@ -32,7 +32,9 @@ struct bench {
 };
 
 static int bench_make(void **state, uint32_t delay_us) {
-        struct backend_open o = { .kind = BACKEND_SOFT, .container_fd = -1, .group_fd = -1, .soft.dma_delay_us = delay_us };
+        struct backend_open o = {
+                .kind = BACKEND_SOFT, .container_fd = -1, .group_fd = -1, .soft.dma_delay_us = delay_us
+        };
         struct bench *b = calloc(1, sizeof *b);
         struct refusal r;
 
@@ -68,8 +70,12 @@ static int bench_end(void **state) {
 }
 
 static void map_pages(struct bench *b, uint64_t iova, uint64_t first, uint64_t n, uint32_t access) {
-        struct backend_mapping m = { .iova = iova, .length = n * PAGE, .vaddr = b->memory + first * PAGE, .fd = b->memfd,
-                                     .offset = first * PAGE, .access = access };
+        struct backend_mapping m = { .iova = iova,
+                                     .length = n * PAGE,
+                                     .vaddr = b->memory + first * PAGE,
+                                     .fd = b->memfd,
+                                     .offset = first * PAGE,
+                                     .access = access };
         struct refusal r;
 
         if (container_map(b->container, &m, &r) < 0)
@@ -87,7 +93,8 @@ static uint64_t faults(struct bench *b, struct soft_fault *ret_last) {
         return total;
 }
 
-static void assert_fault(struct bench *b, uint64_t total, uint64_t iova, uint32_t access, enum soft_fault_reason reason) {
+static void assert_fault(struct bench *b, uint64_t total, uint64_t iova, uint32_t access,
+                         enum soft_fault_reason reason) {
         struct soft_fault last = { 0 };
 
         assert_int_equal(faults(b, &last), total);
@@ -121,8 +128,10 @@ static uint64_t config_read(struct bench *b, uint64_t offset, uint32_t size) {
 }
 
 static void identification_liveness_and_factorial_are_those_of_edu(void **state) {
-        static const struct { uint32_t n, expected; } factorials[] = { { 0, 1 }, { 1, 1 }, { 5, 120 }, { 12, 479001600 },
-                { 13, 1932053504 }, { 33, 0x80000000 }, { 34, 0 }, { UINT32_MAX, 0 } };
+        static const struct {
+                uint32_t n, expected;
+        } factorials[] = { { 0, 1 },           { 1, 1 },           { 5, 120 }, { 12, 479001600 },
+                           { 13, 1932053504 }, { 33, 0x80000000 }, { 34, 0 },  { UINT32_MAX, 0 } };
         struct bench *b = *state;
         uint64_t start = now_us();
 
@@ -156,8 +165,11 @@ static void dma_registers_take_four_or_eight_bytes(void **state) {
 }
 
 static void what_is_no_register_reads_as_ones_and_ignores_writes(void **state) {
-        static const struct { uint64_t offset; uint32_t size; } cases[] = { { 0x00, 1 }, { 0x00, 2 }, { 0x00, 8 }, { 0x0c, 4 },
-                { 0x40, 4 }, { 0x80, 1 }, { 0x80, 2 }, { 0x84, 4 }, { 0xa0, 8 }, { 0x40000, 8 }, { 0xffff8, 8 }, { 0xfffff, 1 } };
+        static const struct {
+                uint64_t offset;
+                uint32_t size;
+        } cases[] = { { 0x00, 1 }, { 0x00, 2 }, { 0x00, 8 }, { 0x0c, 4 },    { 0x40, 4 },    { 0x80, 1 },
+                      { 0x80, 2 }, { 0x84, 4 }, { 0xa0, 8 }, { 0x40000, 8 }, { 0xffff8, 8 }, { 0xfffff, 1 } };
         struct bench *b = *state;
 
         for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -204,21 +216,40 @@ static void regions_have_the_sizes_that_they_say(void **state) {
 }
 
 static void a_bad_access_is_answered_with_einval_and_changes_nothing(void **state) {
-        static const struct { uint32_t op, region; uint64_t offset; uint32_t size; } cases[] = {
-                { 0, BAR0, 0, 4 }, { 4, BAR0, 0, 4 }, { UINT32_MAX, BAR0, 0, 4 },               /* operations */
-                { SOFT_READ, 1, 0, 4 }, { SOFT_READ, 6, 0, 4 }, { SOFT_READ, 8, 0, 4 }, { SOFT_WRITE, UINT32_MAX, 0, 4 },
-                { SOFT_READ, BAR0, 0, 0 }, { SOFT_READ, BAR0, 0, 3 }, { SOFT_READ, BAR0, 0, 16 }, /* sizes */
-                { SOFT_READ, BAR0, 0, UINT32_MAX }, { SOFT_WRITE, CONFIG, 0, 256 },
-                { SOFT_READ, BAR0, 2, 4 }, { SOFT_READ, BAR0, 0x84, 8 }, { SOFT_WRITE, CONFIG, 3, 2 }, /* alignment */
-                { SOFT_READ, BAR0, 0x100000, 1 }, { SOFT_READ, BAR0, 0x100000, 8 }, { SOFT_READ, CONFIG, 256, 1 },
-                { SOFT_WRITE, CONFIG, 256, 4 }, { SOFT_READ, BAR0, UINT64_MAX, 1 }, { SOFT_READ, CONFIG, UINT64_MAX - 7, 8 },
+        static const struct {
+                uint32_t op, region;
+                uint64_t offset;
+                uint32_t size;
+        } cases[] = {
+                { 0, BAR0, 0, 4 },
+                { 4, BAR0, 0, 4 },
+                { UINT32_MAX, BAR0, 0, 4 }, /* operations */
+                { SOFT_READ, 1, 0, 4 },
+                { SOFT_READ, 6, 0, 4 },
+                { SOFT_READ, 8, 0, 4 },
+                { SOFT_WRITE, UINT32_MAX, 0, 4 },
+                { SOFT_READ, BAR0, 0, 0 },
+                { SOFT_READ, BAR0, 0, 3 },
+                { SOFT_READ, BAR0, 0, 16 }, /* sizes */
+                { SOFT_READ, BAR0, 0, UINT32_MAX },
+                { SOFT_WRITE, CONFIG, 0, 256 },
+                { SOFT_READ, BAR0, 2, 4 },
+                { SOFT_READ, BAR0, 0x84, 8 },
+                { SOFT_WRITE, CONFIG, 3, 2 }, /* alignment */
+                { SOFT_READ, BAR0, 0x100000, 1 },
+                { SOFT_READ, BAR0, 0x100000, 8 },
+                { SOFT_READ, CONFIG, 256, 1 },
+                { SOFT_WRITE, CONFIG, 256, 4 },
+                { SOFT_READ, BAR0, UINT64_MAX, 1 },
+                { SOFT_READ, CONFIG, UINT64_MAX - 7, 8 },
         };
         struct bench *b = *state;
 
         for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
                 uint64_t value = 0;
 
-                assert_int_equal(access_to(b, cases[i].op, cases[i].region, cases[i].offset, cases[i].size, &value), -EINVAL);
+                assert_int_equal(access_to(b, cases[i].op, cases[i].region, cases[i].offset, cases[i].size, &value),
+                                 -EINVAL);
         }
         assert_int_equal(edu_read(&b->edu, 0, 4), 0x010000ed);
         assert_int_equal(config_read(b, 4, 2), 0x0006);
@@ -296,11 +327,15 @@ static void attached_fds_are_dropped(void **state) {
         struct soft_access a = { .op = SOFT_READ, .region = BAR0, .size = 4 };
         union { char bytes[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control = { 0 };
         struct iovec iov = { &a, sizeof a };
-        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+        struct msghdr msg = {
+                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
+        };
         struct pollfd hang_up;
 
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-        control.align = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS };
+        control.align = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(int)),
+                                          .cmsg_level = SOL_SOCKET,
+                                          .cmsg_type = SCM_RIGHTS };
         memcpy(CMSG_DATA(&control.align), &pair[0], sizeof(int));
         assert_int_equal(sendmsg(b->edu.fd, &msg, MSG_NOSIGNAL), sizeof a);
         fd_close(pair[0]);

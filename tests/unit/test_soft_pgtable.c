@@ -152,7 +152,8 @@ static void the_largest_page_that_fits_is_taken(void **state) {
 
         (void)state;
         /* 4K up to 2M, 2M up to 1G, one 1G, and down again */
-        assert_int_equal(soft_pgtable_insert(t, G - 2 * M - 4 * K, 5 * G - 2 * M - 4 * K, G + 2 * (2 * M + 4 * K), RW), 0);
+        assert_int_equal(soft_pgtable_insert(t, G - 2 * M - 4 * K, 5 * G - 2 * M - 4 * K, G + 2 * (2 * M + 4 * K), RW),
+                         0);
         assert_int_equal(level_at(t, G - 2 * M - 1, 5 * G - 2 * M - 1), 1);
         assert_int_equal(level_at(t, G - 2 * M, 5 * G - 2 * M), 2);
         assert_int_equal(level_at(t, G - 1, 5 * G - 1), 2);
@@ -448,18 +449,33 @@ static void zero_personality_is_the_documented_default(void **state) {
 }
 
 static void ranges_are_whole_pages_of_what_the_personality_leaves(void **state) {
-        static const struct { struct soft_personality p; uint32_t n; struct iova_range r[2]; } cases[] = {
+        static const struct {
+                struct soft_personality p;
+                uint32_t n;
+                struct iova_range r[2];
+        } cases[] = {
                 /* reserved at either end, outside, none (first > last), and not of whole pages */
                 { { .aperture_last = 0xffffff, .reserved_last = 0xfff }, 1, { { 0x1000, 0xffffff } } },
-                { { .aperture_last = 0xffffff, .reserved_first = 0xfff000, .reserved_last = 0xffffff }, 1, { { 0, 0xffefff } } },
+                { { .aperture_last = 0xffffff, .reserved_first = 0xfff000, .reserved_last = 0xffffff },
+                  1,
+                  { { 0, 0xffefff } } },
                 { { .aperture_last = 0xffffff }, 1, { { 0, 0xffffff } } },
                 { { .aperture_last = 0xffffffff, .reserved_first = 1 }, 1, { { 0, 0xffffffff } } },
-                { { .aperture_first = 1, .aperture_last = 0xfffffe, .reserved_first = 0x10800, .reserved_last = 0x10900 }, 2,
+                { { .aperture_first = 1,
+                    .aperture_last = 0xfffffe,
+                    .reserved_first = 0x10800,
+                    .reserved_last = 0x10900 },
+                  2,
                   { { 0x1000, 0xffff }, { 0x11000, 0xffefff } } },
-                { { .page_sizes = 64 * K, .aperture_first = 0xfffffffffff00000, .aperture_last = UINT64_MAX }, 1,
+                { { .page_sizes = 64 * K, .aperture_first = 0xfffffffffff00000, .aperture_last = UINT64_MAX },
+                  1,
                   { { 0xfffffffffff00000, UINT64_MAX } } },
-                { { .page_sizes = 64 * K, .aperture_last = UINT64_MAX, .reserved_first = 0xfffffffffff00000,
-                    .reserved_last = UINT64_MAX }, 1, { { 0, 0xffffffffffefffff } } },
+                { { .page_sizes = 64 * K,
+                    .aperture_last = UINT64_MAX,
+                    .reserved_first = 0xfffffffffff00000,
+                    .reserved_last = UINT64_MAX },
+                  1,
+                  { { 0, 0xffffffffffefffff } } },
         };
 
         (void)state;
@@ -498,9 +514,11 @@ static void an_impossible_personality_is_refused(void **state) {
 
 /* 1025 windows of 4 TiB do not fit 52 bits: the map fails near its end, and nothing of it is left. */
 static void a_map_that_exhausts_the_physical_space_leaves_nothing(void **state) {
-        struct container *c = container((struct soft_personality){ .page_sizes = 64 * K | 4 * T, .aperture_last = UINT64_MAX,
-                                                                   .reserved_first = 1 });
-        struct backend_mapping m = { .iova = 0, .length = 1025 * 4 * T, .vaddr = (void *)0x10000, .fd = -1, .access = 3 };
+        struct container *c = container((struct soft_personality){
+                .page_sizes = 64 * K | 4 * T, .aperture_last = UINT64_MAX, .reserved_first = 1 });
+        struct backend_mapping m = {
+                .iova = 0, .length = 1025 * 4 * T, .vaddr = (void *)0x10000, .fd = -1, .access = 3
+        };
         uint32_t access;
         uintptr_t host;
         struct refusal r;
@@ -529,7 +547,10 @@ static void unmapping_gives_the_physical_space_back(void **state) {
 
         (void)state;
         for (uint64_t i = 1; i < 5000; i++) {
-                struct backend_mapping m = { .iova = i * 64 * K, .length = 64 * K, .vaddr = (void *)(uintptr_t)(i * 64 * K), .fd = -1,
+                struct backend_mapping m = { .iova = i * 64 * K,
+                                             .length = 64 * K,
+                                             .vaddr = (void *)(uintptr_t)(i * 64 * K),
+                                             .fd = -1,
                                              .access = 3 };
 
                 assert_int_equal(container_map(c, &m, &r), 0);
@@ -568,7 +589,8 @@ static void check_page(struct container *c, const struct oracle *o, size_t i) {
         bool mapped = soft_lookup(c, o->base + i * o->page_size + in_page, &host, &access);
 
         if (mapped != p->mapped || (mapped && (host != p->host + in_page || access != p->access)))
-                fail_msg("page %zu: mapped %d, should be %d; host %#" PRIxPTR ", should be %#" PRIx64 "; access %u, should be %u",
+                fail_msg("page %zu: mapped %d, should be %d; host %#" PRIxPTR ", should be %#" PRIx64
+                         "; access %u, should be %u",
                          i, mapped, p->mapped, host, p->host + in_page, access, p->access);
 }
 
@@ -611,7 +633,10 @@ static void random_map(struct container *c, struct oracle *o, const struct rando
         m.iova = o->base + first * o->page_size;
         m.length = n * o->page_size;
         /* five memory objects at unfriendly addresses; their offsets often aligned like the IOVA */
-        m.offset = (random_number(2) ? first : random_number(2) ? random_number(k->pages) : first % k->super) * o->page_size;
+        m.offset = (random_number(2)   ? first
+                    : random_number(2) ? random_number(k->pages)
+                                       : first % k->super) *
+                   o->page_size;
         m.vaddr = (void *)(uintptr_t)(UINT64_C(0x100000000000) * (1 + random_number(5)) + 0x3000 + m.offset);
         expected = oracle_map(o, first, n, (uintptr_t)m.vaddr, m.access);
         k2 = container_map(c, &m, &r);
@@ -648,7 +673,8 @@ static void random_unmap(struct container *c, struct oracle *o, const struct ran
 
 static void random_life(const struct random_case *k, unsigned n_ops) {
         struct container *c = container((struct soft_personality){
-                .page_sizes = k->page_sizes, .aperture_last = k->base + (k->pages * page_mask_smallest(k->page_sizes) - 1),
+                .page_sizes = k->page_sizes,
+                .aperture_last = k->base + (k->pages * page_mask_smallest(k->page_sizes) - 1),
                 .reserved_first = 1 });
         struct oracle o;
         struct refusal r;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: broker proto util testlib */
-/* Calls over real sockets: every method, where it may be called, refusals, streams, answers from elsewhere, cancellation. */
+/* Calls over real sockets: every method, where it may be called, refusals, streams, answers from elsewhere,
+ * cancellation. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -34,7 +35,7 @@ static int stop(void **state) {
 static int fresh(void **state) {
         (void)state;
         fake_set(FAKE_NOW, 0);
-        fake.refuse_peers = false;
+        LOCK_SCOPE(&fake.lock);
         fake.n_devices = fake.n_mappings = fake.n_domains = fake.n_tenants = fake.n_sessions = fake.n_violations = 0;
         return 0;
 }
@@ -50,7 +51,9 @@ static void *call(const char *path, const char *method, const char *with_token, 
         assert_non_null(c);
         assert_true(size <= sizeof packed);
         (void)protobuf_c_message_pack(request, packed);
+        fake_sync();
         grpc_client_unary(c, method, with_token, packed, size, 10000, a);
+        fake_sync();
         if (a->status == 0) {
                 assert_non_null(a->body);
                 unpacked = protobuf_c_message_unpack(response, NULL, a->body_size, a->body);
@@ -380,6 +383,7 @@ static int status_of(const char *path, const char *method, const char *with_toke
 
         assert_non_null(c);
         grpc_client_unary(c, method, with_token, "", 0, 10000, &a);
+        fake_sync();
         *ret_reason = 0;
         if (a.details_size > 0) {
                 Iommud__V1__StatusDetails *s = iommud__v1__status_details__unpack(NULL, a.details_size, a.details);
@@ -454,7 +458,7 @@ static void test_peer_that_is_nobody(void **state) {
         int reason;
 
         (void)state;
-        fake.refuse_peers = true;
+        fake_refuse_peers();
         assert_int_equal(status_of(served.client, CLIENT_PATH "GetQuota", token, &reason), 7);
         assert_int_equal(reason, REFUSAL_UNKNOWN_PEER);
         assert_int_equal(fake.audits, audits + 1);
@@ -730,8 +734,7 @@ static void test_stop_ends_streams_and_waits_for_calls(void **state) {
         assert_int_equal(next_status(watch), 1);
         fake_set(FAKE_LATER, 50);
         mutation = grpc_client_start(c, CLIENT_PATH "UnmapAll", token, "", 0, 10000, false);
-        while (fake.last[0] == '\0')
-                sleep_ms(1);
+        wait_pending(1);
         assert_int_equal(transport_stop(served.transport, 5000), 0);
         assert_int_equal(next_status(watch), 2);
         assert_int_equal(next_status(watch), -1);

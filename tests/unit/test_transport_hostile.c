@@ -41,7 +41,7 @@ static int stop(void **state) {
 
 static int nobody_connected(void **state) {
         (void)state;
-        fake.refuse_peers = false;
+        fake_set(FAKE_NOW, 0);
         for (int i = 0; i < 500 && transport_connections(served.transport) > 0; i++)
                 sleep_ms(10);
         return transport_connections(served.transport) == 0 ? 0 : -1;
@@ -127,7 +127,7 @@ static void test_refused_connection_is_dropped(void **state) {
         struct grpc_client_answer a;
 
         (void)state;
-        fake.refuse_peers = true;
+        fake_refuse_peers();
         c = grpc_client_connect(served.client);
         grpc_client_unary(c, CHECK, NULL, "", 0, 10000, &a);
         assert_int_equal(a.status, 7);
@@ -171,7 +171,7 @@ static void test_nobodys_leave_room(void **state) {
         int fd[4];
 
         (void)state;
-        fake.refuse_peers = true;
+        fake_refuse_peers();
         for (size_t i = 0; i < ARRAY_SIZE(fd); i++)
                 fd[i] = raw_connect(served.client, SOCK_STREAM);
         assert_true(is_ended(fd[3], SILENT_MS / 3));
@@ -205,7 +205,7 @@ static void test_session_connections(void **state) {
         sleep_ms(1100);
         receive_text(raw_connect(served.client_session, SOCK_SEQPACKET), text);
         assert_string_equal(text, token);
-        fake.refuse_peers = true;
+        fake_refuse_peers();
         refused = fake.connections_refused;
         receive_text(raw_connect(served.client_session, SOCK_SEQPACKET), text);
         assert_string_equal(text, "UNKNOWN_PEER");
@@ -219,7 +219,7 @@ static void test_audit_of_refusals_is_limited(void **state) {
         char text[64];
 
         (void)state;
-        fake.refuse_peers = true;
+        fake_refuse_peers();
         for (int i = 0; i < 60; i++)
                 receive_text(raw_connect(served.client_session, SOCK_SEQPACKET), text);
         while (fake.connections_refused < refused + 60)
@@ -270,8 +270,8 @@ static void churn(unsigned times) {
         }
 }
 
-/* Connections that came and went leave nothing: no descriptor, no thread, no memory. CHURN=10000 in the environment for the
- * long run. */
+/* Connections that came and went leave nothing: no descriptor, no thread, no memory. CHURN=10000 in the environment
+ * for the long run. */
 static void test_churn_leaves_nothing(void **state) {
         unsigned times = getenv("CHURN") ? (unsigned)atoi(getenv("CHURN")) : 500, descriptors, threads;
         unsigned long memory;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: broker proto util testlib */
-/* I8: a call's identity is its connection's, however many processes call at once, and a token is good for its owner only. */
+/* I8: a call's identity is its connection's, however many processes call at once, and a token is good for its owner
+ * only. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,8 +16,8 @@
 #define PROCESSES 4
 #define CALLS 300
 
-/* What a client process checks: 0, or the line that failed. gRPC is started in the process that uses it: it does not survive a
- * fork. */
+/* What a client process checks: 0, or the line that failed. gRPC is started in the process that uses it: it does not
+ * survive a fork. */
 static int one_call(struct grpc_client *c, const char *token, uint64_t *ret_id) {
         struct grpc_client_answer a;
         Iommud__V1__CreateDomainResponse *r;

@@ -15,6 +15,7 @@ packages=(
   udev            # applies the rules for /dev/vfio in the guest
   gcc libc6-dev   # the DMA probe
   make            # stages the install tree
+  jq              # lanes read iommuctl --json
 )
 
 missing=()

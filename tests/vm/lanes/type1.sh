@@ -1,0 +1,177 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The main job on the kernel's VFIO type1: packaged units under the real systemd, a broker that is not root, clients that have
+# no privilege at all, and a real device's DMA.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/agents.sh"
+
+uname -r
+dev=${edus[0]} dev2=${edus[1]}
+sockets=/run/iommud/client
+alice=1001 bob=1002 nobody=65534
+
+broker_pid() { systemctl show -P MainPID iommud.service; }
+status_of() { iommuctl --json device list | jq -r --arg name "$1" '.devices[] | select(.name == $name).state'; }
+state_is() { [ "$(status_of "$1")" = "$2" ]; }
+sessions() { iommuctl --json status | jq .sessions; }
+sessions_are() { [ "$(sessions)" = "$1" ]; }
+holder_of() { iommuctl --json status | jq --argjson pid "$1" '.session_list[] | select(.pid == $pid).holder_pid'; }
+snapshot() {
+  for what in status "device list" "domain list" "mapping list" "tenant list"; do
+    # shellcheck disable=SC2086 # two words
+    iommuctl --json $what >"$LAB_OUT/$1-${what// /-}.json"
+  done
+}
+ledger_agrees() { iommuctl ledger check; }
+# What the memory of an agent holds, looked at by root through a descriptor that outlives the agent.
+memfd_of() {
+  local fd
+  for fd in "/proc/$1/fd"/*; do
+    case $(readlink "$fd") in /memfd:iommud*) echo "$fd" && return ;; esac
+  done
+  return 1
+}
+sum() { sha256sum <"/proc/self/fd/$1"; }
+
+# --- the service ---
+echo "allow = 1234:11e8" >>/etc/iommud/bind.conf
+for unit in iommud-holder.socket iommud-bind.socket iommud-grpc.socket iommud-session.socket iommud-operator.socket; do
+  check "$unit starts" systemctl start "$unit"
+done
+check "iommud.service starts and says it is ready" systemctl start iommud.service
+[ "$lab_failed" = 0 ] || finish
+check "it runs as the user iommud" test "$(stat -c %U "/proc/$(broker_pid)")" = iommud -o "$(ps -o user= -p "$(broker_pid)")" = iommud
+check "its only capability is to kill holders" grep -q "^CapEff:.*0000000000000020$" "/proc/$(broker_pid)/status"
+check "the operator is answered" iommuctl status
+check "the backend is type1" grep -q vfio-type1 <(iommuctl status)
+
+# --- tenants, devices ---
+check "a tenant is made" iommuctl tenant add alice --uid=$alice --locked-bytes=16M
+check "another one" iommuctl tenant add bob --uid=$bob --locked-bytes=1M
+check "the first device is bound to vfio-pci" iommuctl device bind "$dev"
+check "the second one too" iommuctl device bind "$dev2"
+group=$(group_of "$dev")
+check "its node is there for iommud" eventually 10 test "$(stat -c %G "/dev/vfio/$group")" = iommud
+for node in vfio "$group"; do
+  refuses "a client gets EACCES on /dev/vfio/$node" as_uid $alice sh -c "exec 3<>/dev/vfio/$node"
+done
+refuses "nor may it talk to the operator's socket" as_uid $alice iommuctl status
+refuses "nor is the ledger for it" as_uid $alice ls /var/lib/iommud
+
+# --- the example, unchanged ---
+export IOMMUD_DIR=$sockets
+check "the example drives the real device" as_uid $alice "$LAB_BUILD/examples/drive_edu" "$dev"
+check "afterwards no session is left" eventually 10 sessions_are 0
+check "and the device is free" eventually 10 state_is "$dev" free
+refuses "somebody who is no tenant is refused" as_uid $nobody "$LAB_BUILD/examples/map_minimal"
+
+# --- DMA, and no DMA after unmap ---
+agent a $alice
+expect "alice connects" a ok connect $sockets
+check "she has no capability" grep -q "^CapEff:.*0000000000000000$" "/proc/$(agent_pid a)/status"
+holder=$(holder_of "$(agent_pid a)")
+check "her holder has a uid of its own" test "$(awk '/^Uid:/ { print $2 }' "/proc/$holder/status")" -ge 2000000000
+check "and no capability" grep -q "^CapEff:.*0000000000000000$" "/proc/$holder/status"
+check "and a seccomp filter" grep -q "^Seccomp:.*2$" "/proc/$holder/status"
+check "and is in her cgroup" test "$(cat "/proc/$holder/cgroup")" = "$(cat "/proc/$(agent_pid a)/cgroup")"
+expect "a domain" a ok domain
+expect "memory" a ok alloc 0x4000
+expect "the device" a ok attach 0 "$dev"
+expect "a mapping" a ok map 0 0x100000 0 0 0x2000 3
+snapshot mapped
+expect "memory has a pattern" a ok fill 0 90
+expect "the device reads it" a ok dma 0 0x100000 from
+expect "memory is wiped" a ok fill 0 0
+expect "the device writes it back" a ok dma 0 0x101000 to
+ask a peek 0
+check "what it wrote is in a part of the memory" test "$answer" = "ok -1"
+expect "unmapped" a ok unmap 0 0x100000 0x2000
+expect "memory is wiped again" a ok fill 0 7
+expect "the device tries once more" a ok dma 0 0x101000 to
+expect "and nothing has changed" a "ok 7" peek 0
+
+# --- the client is killed during a transfer ---
+expect "mapped again" a ok map 0 0x100000 0 0 0x2000 3
+expect "wiped" a ok fill 0 17
+exec {kept}<"$(memfd_of "$(agent_pid a)")"
+before=$(sum "$kept")
+expect "a transfer begins" a ok start 0 0x100000 from
+agent_kill a
+check "the killed client's session ends" eventually 20 sessions_are 0
+check "its device is free again" eventually 20 state_is "$dev" free
+snapshot client-died
+agent b $bob
+expect "bob connects" b ok connect $sockets
+expect "a domain of his" b ok domain
+expect "memory of his" b ok alloc 0x2000
+expect "he gets the device" b ok attach 0 "$dev"
+expect "he aims at the old address" b ok dma 0 0x100000 to
+expect "and at its second page" b ok dma 0 0x101000 to
+check "nothing landed in the dead client's memory" test "$(sum "$kept")" = "$before"
+exec {kept}<&-
+
+# --- two tenants ---
+agent a $alice
+expect "alice is back" a ok connect $sockets
+expect "a domain" a ok domain
+expect "memory" a ok alloc 0x2000
+expect "the device that bob has is refused to her" a "err 16" attach 0 "$dev"
+expect "the other one is hers" a ok attach 0 "$dev2"
+expect "the same address in her domain" a ok map 0 0x100000 0 0 0x2000 3
+expect "and in his" b ok map 0 0x100000 0 0 0x2000 3
+expect "hers has a pattern" a ok fill 0 170
+expect "his another" b ok fill 0 85
+expect "his device reads his" b ok dma 0 0x100000 from
+expect "his is wiped" b ok fill 0 0
+expect "and writes" b ok dma 0 0x100000 to
+expect "hers is as it was" a "ok 170" peek 0
+expect "he may register 2 MiB" b ok alloc 0x200000
+expect "and not map them: his quota ends at 1 MiB" b "err 122" map 0 0x1000000 1 0 0x200000 3
+
+# --- the broker is killed during a loop of transfers ---
+expect "a loop of transfers" a ok loop 0 0x100000 0
+ask a rounds
+killed=$(broker_pid)
+kill -9 "$killed"
+ask a rounds
+first=${answer#ok }
+rounds_go_on() { ask a rounds && [ "${answer%% *}" = ok ] && [ "${answer#ok }" -gt $((first + 4)) ]; }
+check "DMA goes on" eventually 20 rounds_go_on
+new_broker() { [ "$(broker_pid)" != 0 ] && [ "$(broker_pid)" != "$killed" ] && iommuctl status; }
+check "a new broker takes over" eventually 30 new_broker
+check "both sessions are live again" eventually 30 sessions_are 2
+snapshot broker-died
+expect "the client goes on with the same handles" a ok unmap 0 0x100000 0x2000
+expect "its mapping came back with it" b ok unmap 0 0x100000 0x2000
+expect "and maps" b ok map 0 0x200000 0 0 0x2000 3
+check "ledger and holders agree" ledger_agrees
+
+# --- the holder is killed ---
+expect "bob's memory" b ok fill 0 33
+exec {kept}<"$(memfd_of "$(agent_pid b)")"
+before=$(sum "$kept")
+kill -9 "$(holder_of "$(agent_pid b)")"
+check "his session ends" eventually 30 sessions_are 1
+snapshot holder-died
+ask b dma 0 0x200000 to
+check "his device, which he still has open, reaches nothing" test "$(sum "$kept")" = "$before"
+exec {kept}<&-
+check "it is named an orphan, not free" state_is "$dev" orphaned
+expect "and not lent" a "err 16" attach 0 "$dev"
+agent_end b
+check "it is free when he lets go" eventually 20 state_is "$dev" free
+expect "and lent again" a ok attach 0 "$dev"
+agent_end a
+check "no session is left" eventually 20 sessions_are 0
+
+# --- the backend alone, and the end ---
+check "no balance is left" grep -q '"used": 0' <(iommuctl --json tenant list)
+check "ledger and holders agree at the end" ledger_agrees
+check "the device goes back to its driver" iommuctl device unbind "$dev2"
+check "the service stops cleanly" systemctl stop iommud.service
+check "no unit has failed" test -z "$(systemctl list-units --failed --no-legend --plain)"
+check "no holder is left" test -z "$(pgrep iommud-holder)"
+IOMMUD_TEST_VFIO_GROUP=$group IOMMUD_TEST_VFIO_DEVICE=$dev \
+  check "the contract of the backends holds on type1" "$LAB_BUILD/tests/contract/test_backend_contract"
+
+finish
