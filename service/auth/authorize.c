@@ -3,7 +3,7 @@
 
 static int authorize_client(const struct peer *peer, const struct method *method, struct refusal *r) {
         if (peer->socket != PEER_SOCKET_CLIENT && peer->socket != PEER_SOCKET_TENANT)
-                return refuse(r, REFUSAL_NOT_PERMITTED, "%s is served on the client sockets, not on the operator socket",
+                return refuse(r, REFUSAL_NOT_PERMITTED, "%s is served on the client sockets, not on the operator's",
                               method->path);
         if (!peer->tenant[0])
                 return refuse(r, REFUSAL_UNKNOWN_PEER, "uid %u, gid %u, pid %d is no tenant", peer->uid, peer->gid,
@@ -11,7 +11,8 @@ static int authorize_client(const struct peer *peer, const struct method *method
         return 0;
 }
 
-int authorize_call(const struct peer *peer, const struct refusal *refused, const struct method *method, struct refusal *r) {
+int authorize_call(const struct peer *peer, const struct refusal *refused, const struct method *method,
+                   struct refusal *r) {
         if (refused) {
                 *r = *refused;
                 return -1;

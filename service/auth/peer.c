@@ -124,16 +124,13 @@ static int proc_facts(struct peer *p) {
 
         if (r < 0)
                 return r;
-        if (p->pidfd_from_socket) {
-                r = cgroup_read(p->pid, p->cgroup);
-                if (r < 0)
-                        return r;
-        } else {
-                /* the number was opened after accept: at least all readings must be of one process. Its cgroup is good enough
-                 * to charge to (the session is bound to that very process), not to be a rule's proof (core/tenant.c) */
-                r = cgroup_read(p->pid, p->cgroup);
-                if (r < 0)
-                        return r;
+        r = cgroup_read(p->pid, p->cgroup);
+        if (r < 0)
+                return r;
+        if (!p->pidfd_from_socket) {
+                /* The number was opened after accept: at least all readings must be of one process. The cgroup is then
+                 * good enough to charge to (the session is bound to that very process), but no rule's proof
+                 * (core/tenant.c). */
                 r = start_time_read(p->pid, &again);
                 if (r < 0)
                         return r;

@@ -113,7 +113,8 @@ static void key_answer(const struct key_memory *k, uint64_t hash, struct answer 
                 *ret_answer = k->answer;
 }
 
-/* With the session's lock held. NULL without a refusal: the key was seen, and its answer is in *ret_answer. */
+/* With the session's lock held. NULL without a refusal: the answer is in *ret_answer; the key was seen, or there is nothing
+ * to do. */
 static struct op *begin(struct session *s, const struct request_key *key, uint64_t hash,
                         struct op *(*admit)(struct session *s, const void *request, struct refusal *r), const void *request,
                         struct answer *ret_answer, struct refusal *r) {
@@ -133,7 +134,8 @@ static struct op *begin(struct session *s, const struct request_key *key, uint64
                 }
         }
         op = session_is_live(s, r) < 0 ? NULL : admit(s, request, r);
-        if (!op && k)
+        /* Nothing to do and nothing refused is an answer too: an empty one. */
+        if (!op && k && r->reason != REFUSAL_NONE)
                 key_forget(s, k);
         if (op) {
                 atomic_fetch_add(&s->in_flight, 1);

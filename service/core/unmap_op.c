@@ -226,6 +226,8 @@ static struct op *admit_unmap(struct session *s, const void *request, struct ref
                 unmark(&k);
                 return NULL;
         }
+        if (k.n == 0)
+                return NULL;            /* all of an empty domain: done, the holder has nothing to hear */
         op = op_for(s, d, k.nodes, k.n);
         if (!op) {
                 unmark(&k);

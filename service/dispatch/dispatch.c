@@ -129,7 +129,8 @@ void dispatch_call(struct rpc *rpc, const char *token, const void *bytes, size_t
         }
         request = protobuf_c_message_unpack(rpc->method->input, &allocator, size, bytes);
         if (!request) {
-                (void)refuse(&r, REFUSAL_BAD_MESSAGE, "%s: the %zu bytes of the request are no %s, or one with too many parts",
+                (void)refuse(&r, REFUSAL_BAD_MESSAGE,
+                             "%s: the %zu bytes of the request are no %s, or one with too many parts",
                              rpc->method->path, size, rpc->method->input->short_name);
                 rpc_refuse(rpc, &r);
                 return;
@@ -150,7 +151,8 @@ void rpc_refuse(struct rpc *rpc, const struct refusal *r) {
 void rpc_answer_too_large(struct rpc *rpc) {
         struct refusal r;
 
-        (void)refuse(&r, REFUSAL_LIMIT_EXCEEDED, "%s: the answer is too large; ask for a smaller page", rpc->method->path);
+        (void)refuse(&r, REFUSAL_LIMIT_EXCEEDED, "%s: the answer is too large; ask for a smaller page",
+                     rpc->method->path);
         rpc_refuse(rpc, &r);
 }
 

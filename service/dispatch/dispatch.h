@@ -33,7 +33,7 @@ struct method {
         void (*handle)(struct rpc *rpc, const void *request, struct arena *arena);
         /* of methods that the core answers through struct reply: fills *out, returns the message in it */
         const void *(*answer)(const struct answer *a, struct rpc_response *out);
-        const struct ProtobufCMessageDescriptor *input;         /* filled by dispatch_start() from the service descriptors */
+        const struct ProtobufCMessageDescriptor *input; /* filled by dispatch_start() from the service descriptors */
 };
 
 /* What transport does for a call. Both end it; message lives only during finish. */

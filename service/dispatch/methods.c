@@ -14,7 +14,8 @@
 #define OPERATOR(name, handler)                                                                                        \
         { .path = "/iommud.v1.Operator/" name, .permission = PERMISSION_OPERATOR, .blocks = true, .handle = handler }
 #define HEALTH(name, handler, stream)                                                                                  \
-        { .path = "/grpc.health.v1.Health/" name, .permission = PERMISSION_ANYONE, .streams = stream, .handle = handler }
+        { .path = "/grpc.health.v1.Health/" name, .permission = PERMISSION_ANYONE, .streams = stream,         \
+          .handle = handler }
 
 struct method method_table[] = {
         CLIENT("OpenSession", rpc_open_session),
@@ -31,8 +32,8 @@ struct method method_table[] = {
         CLIENT_ASYNC("UnregisterMemory", rpc_unregister_memory),
         CLIENT_ASYNC("Map", rpc_map),
         CLIENT_ASYNC("Unmap", rpc_unmap),
-        { .path = "/iommud.v1.Client/UnmapAll", .permission = PERMISSION_CLIENT, .session = true, .handle = rpc_unmap_all,
-          .answer = rpc_unmap_answer },
+        { .path = "/iommud.v1.Client/UnmapAll", .permission = PERMISSION_CLIENT, .session = true,
+          .handle = rpc_unmap_all, .answer = rpc_unmap_answer },
         CLIENT("ListMappings", rpc_list_mappings),
 
         OPERATOR("GetStatus", rpc_get_status),

@@ -236,7 +236,8 @@ void rpc_check_ledger(struct rpc *rpc, const void *request, struct arena *arena)
         struct refusal r;
 
         (void)request;
-        if (ledger_check_request(rpc->broker, collect_violation, &c, &answer.checked_rows, &answer.checked_holders, &r) < 0) {
+        if (ledger_check_request(rpc->broker, collect_violation, &c, &answer.checked_rows, &answer.checked_holders,
+                                 &r) < 0) {
                 rpc_refuse(rpc, &r);
                 return;
         }

@@ -16,8 +16,8 @@ static int columns_fit(const struct column *columns, size_t n_columns, struct re
         for (size_t i = 0; i < n_columns; i++) {
                 if (columns[i].n <= REQUEST_BATCH_MAX)
                         continue;
-                (void)refuse(r, REFUSAL_BATCH_TOO_LARGE, "%zu entries in %s; at most %u go into one request", columns[i].n,
-                             columns[i].name, REQUEST_BATCH_MAX);
+                (void)refuse(r, REFUSAL_BATCH_TOO_LARGE, "%zu entries in %s; at most %u go into one request",
+                             columns[i].n, columns[i].name, REQUEST_BATCH_MAX);
                 r->limit = REQUEST_BATCH_MAX;
                 r->asked = columns[i].n;
                 return -1;
@@ -42,8 +42,9 @@ static int columns_fit(const struct column *columns, size_t n_columns, struct re
 void rpc_map(struct rpc *rpc, const void *request, struct arena *arena) {
         const Iommud__V1__MapRequest *req = request;
         const struct column columns[] = {
-                { "iova", req->n_iova, false },     { "length", req->n_length, false }, { "offset", req->n_offset, false },
-                { "memory", req->n_memory, true },  { "access", req->n_access, true },
+                { "iova", req->n_iova, false },     { "length", req->n_length, false },
+                { "offset", req->n_offset, false }, { "memory", req->n_memory, true },
+                { "access", req->n_access, true },
         };
         struct map_request core = { .domain = req->domain, .n = req->n_iova, .iova = req->iova, .length = req->length,
                                     .offset = req->offset, .memory = req->memory, .n_memory = req->n_memory,
@@ -67,7 +68,8 @@ const void *rpc_map_answer(const struct answer *a, struct rpc_response *out) {
 void rpc_unmap(struct rpc *rpc, const void *request, struct arena *arena) {
         const Iommud__V1__UnmapRequest *req = request;
         const struct column columns[] = { { "iova", req->n_iova, false }, { "length", req->n_length, false } };
-        struct unmap_request core = { .domain = req->domain, .n = req->n_iova, .iova = req->iova, .length = req->length };
+        struct unmap_request core = { .domain = req->domain, .n = req->n_iova, .iova = req->iova,
+                                      .length = req->length };
         struct refusal r;
 
         (void)arena;

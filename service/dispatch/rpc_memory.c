@@ -21,7 +21,8 @@ void rpc_register_memory(struct rpc *rpc, const void *request, struct arena *are
         struct refusal r;
 
         (void)arena;
-        if (rpc_key(&req->request_key, &core.key, &r) < 0 || seal_policy(req->seal_policy, &core.seal_if_allowed, &r) < 0) {
+        if (rpc_key(&req->request_key, &core.key, &r) < 0 ||
+            seal_policy(req->seal_policy, &core.seal_if_allowed, &r) < 0) {
                 rpc_refuse(rpc, &r);
                 return;
         }

@@ -27,13 +27,14 @@ static int quotas_from_message(const Iommud__V1__Tenant *t, struct ledger_tenant
                 int resource = (int)t->quotas[i]->resource;
 
                 if (resource <= RESOURCE_NONE || resource >= _RESOURCE_N)
-                        return refuse(r, REFUSAL_BAD_MESSAGE, "quota %zu is for resource %d, which this version does not know",
-                                      i, resource);
+                        return refuse(r, REFUSAL_BAD_MESSAGE,
+                                      "quota %zu is for resource %d, which this version does not know", i, resource);
                 if (to->quota[resource] != TENANT_QUOTA_KEEP)
                         return refuse(r, REFUSAL_BAD_MESSAGE, "quota for %s is there twice",
                                       resource_name((enum resource)resource));
                 to->quota[resource] = t->quotas[i]->limit;
-                if (to->quota[resource] == TENANT_QUOTA_KEEP)   /* as good as unlimited, but has another meaning inside */
+                /* as good as unlimited, but has another meaning inside */
+                if (to->quota[resource] == TENANT_QUOTA_KEEP)
                         to->quota[resource] = TENANT_QUOTA_KEEP - 1;
         }
         return 0;
@@ -50,7 +51,8 @@ static int rule_from_message(const Iommud__V1__Rule *rule, struct ledger_rule *t
         if (rpc_text(rule->cgroup_prefix, sizeof to->cgroup_prefix, "cgroup_prefix", r) < 0)
                 return -1;
         if (rule->cgroup_prefix[0] && rule->cgroup_prefix[0] != '/')
-                return refuse(r, REFUSAL_BAD_NAME, "cgroup_prefix \"%.64s\" does not begin with /", rule->cgroup_prefix);
+                return refuse(r, REFUSAL_BAD_NAME, "cgroup_prefix \"%.64s\" does not begin with /",
+                              rule->cgroup_prefix);
         to->has_uid = rule->uid_set_case == IOMMUD__V1__RULE__UID_SET_UID;
         to->uid = to->has_uid ? rule->uid : 0;
         to->has_gid = rule->gid_set_case == IOMMUD__V1__RULE__GID_SET_GID;
@@ -168,7 +170,8 @@ void rpc_upsert_tenant(struct rpc *rpc, const void *request, struct arena *arena
         if (!req->tenant)
                 failed = refuse(&r, REFUSAL_BAD_MESSAGE, "the request has no tenant");
         else if (req->fields & ~known)
-                failed = refuse(&r, REFUSAL_BAD_MESSAGE, "fields 0x%x has bits that this version does not know", req->fields);
+                failed = refuse(&r, REFUSAL_BAD_MESSAGE, "fields 0x%x has bits that this version does not know",
+                                req->fields);
         else if (req->create_only && req->must_exist)
                 failed = refuse(&r, REFUSAL_BAD_MESSAGE, "create_only and must_exist exclude each other");
         else

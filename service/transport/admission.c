@@ -145,7 +145,8 @@ static bool is_nobody(enum listener_role role, const struct peer *peer) {
 }
 
 static int over(unsigned used, unsigned limit, struct refusal *r, const char *whose) {
-        (void)refuse(r, REFUSAL_LIMIT_EXCEEDED, "too many connections: %u of %s are open, %u are allowed", used, whose, limit);
+        (void)refuse(r, REFUSAL_LIMIT_EXCEEDED, "too many connections: %u of %s are open, %u are allowed", used, whose,
+                     limit);
         r->used = used;
         r->limit = limit;
         r->asked = 1;
@@ -162,7 +163,7 @@ int admission_enter(struct admission *a, enum listener_role role, const struct p
         if (listener_role_is_session(role)) {
                 if (rate_take(&o->sessions))
                         return 0;
-                (void)refuse(r, REFUSAL_LIMIT_EXCEEDED, "sessions are opened too fast: at most %u at once, then %u a second",
+                (void)refuse(r, REFUSAL_LIMIT_EXCEEDED, "sessions are opened too fast: %u at once, then %u a second",
                              a->limits.sessions_burst, a->limits.sessions_per_second);
                 r->limit = a->limits.sessions_per_second;
                 return -1;

@@ -141,8 +141,8 @@ static void call_batch(struct call *c, const grpc_op *ops, size_t n, struct grpc
         grpc_call_error e = grpc_call_start_batch(c->call, ops, n, grpc_loop_give(tag), NULL);
 
         if (e != GRPC_CALL_OK) {
-                log_error("transport: %s: gRPC refuses a batch: %s", c->rpc.method ? c->rpc.method->path : "unknown method",
-                          grpc_call_error_to_string(e));
+                log_error("transport: %s: gRPC refuses a batch: %s",
+                          c->rpc.method ? c->rpc.method->path : "unknown method", grpc_call_error_to_string(e));
                 grpc_call_cancel(c->call, NULL);
                 call_unref(c);
         }

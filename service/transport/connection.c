@@ -80,7 +80,8 @@ void connection_end(struct connection *c, bool at_once) {
                 grpc_server_cancel_all_calls(c->server);
 }
 
-static struct connection *connection_alloc(struct transport *t, enum listener_role role, const struct refusal *refused) {
+static struct connection *connection_alloc(struct transport *t, enum listener_role role,
+                                           const struct refusal *refused) {
         struct connection *c = calloc(1, sizeof *c);
 
         if (!c)
@@ -122,8 +123,8 @@ static void connection_serve(struct connection *c, int fd) {
                 connection_end(c, true);
 }
 
-int connection_new(struct transport *t, int fd, enum listener_role role, struct peer *peer, const struct refusal *refused,
-                   struct connection **ret) {
+int connection_new(struct transport *t, int fd, enum listener_role role, struct peer *peer,
+                   const struct refusal *refused, struct connection **ret) {
         _cleanup_close_ int watch_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         struct connection *c = watch_fd < 0 ? NULL : connection_alloc(t, role, refused);
 

@@ -42,8 +42,8 @@ struct connection {
 
 /* Takes fd, peer (its pidfd moves) and the admission in every case. refused: copied, may be NULL. *ret comes with a
  * reference for the watcher and watch_fd set. 0 or -errno. */
-int connection_new(struct transport *t, int fd, enum listener_role role, struct peer *peer, const struct refusal *refused,
-                   struct connection **ret);
+int connection_new(struct transport *t, int fd, enum listener_role role, struct peer *peer,
+                   const struct refusal *refused, struct connection **ret);
 
 struct connection *connection_ref(struct connection *c);
 struct connection *connection_unref(struct connection *c);

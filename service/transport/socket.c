@@ -73,8 +73,8 @@ const char *transport_degraded(void) {
         pthread_once(&once, probe);
         if (kernel_can_refuse_descriptors)
                 return NULL;
-        return "This kernel has no SO_PASSRIGHTS (Linux 6.16): a client can queue file descriptors on a gRPC connection, and "
-               "closing them can delay the service.";
+        return "This kernel has no SO_PASSRIGHTS (Linux 6.16): a client can queue file descriptors on a gRPC "
+               "connection, and closing them can delay the service.";
 }
 
 /* Removes a socket file that nobody listens on. */

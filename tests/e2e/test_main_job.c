@@ -133,6 +133,27 @@ static void test_objects_close_one_by_one(void **state) {
         service_end(s);
 }
 
+/* Nothing mapped is nothing to unmap, and no error. */
+static void test_unmap_all_of_an_empty_domain(void **state) {
+        struct service *s = service_start(&(struct service_options){ 0 });
+        uint64_t bytes = 1;
+        struct job j;
+
+        (void)state;
+        job_begin(&j, s->client, "edu0", (uint64_t)2 * PAGE);
+        must(iommud_unmap_all(j.domain, &bytes));
+        assert_int_equal(bytes, 0);
+        job_map(&j);
+        must(iommud_unmap_all(j.domain, &bytes));
+        assert_int_equal(bytes, 2 * PAGE);
+        must(iommud_unmap_all(j.domain, &bytes));
+        assert_int_equal(bytes, 0);
+        job_map(&j);
+        job_assert_dma(&j, JOB_IOVA, 0, PAGE);
+        job_end(&j);
+        service_end(s);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_teardown(test_bytes_go_both_ways, harness_teardown),
@@ -141,6 +162,7 @@ int main(void) {
                 cmocka_unit_test_teardown(test_unmap_takes_no_more_than_asked, harness_teardown),
                 cmocka_unit_test_teardown(test_alias_outlives_the_other, harness_teardown),
                 cmocka_unit_test_teardown(test_access_is_enforced, harness_teardown),
+                cmocka_unit_test_teardown(test_unmap_all_of_an_empty_domain, harness_teardown),
                 cmocka_unit_test_teardown(test_objects_close_one_by_one, harness_teardown),
         };
 

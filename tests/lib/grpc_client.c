@@ -129,8 +129,8 @@ static void start_batches(struct grpc_client_call *call, bool has_token) {
         batch(call, ops, n, &call->tag_end);
 }
 
-struct grpc_client_call *grpc_client_start(struct grpc_client *c, const char *method, const char *token, const void *request,
-                                           size_t size, unsigned timeout_ms, bool stream) {
+struct grpc_client_call *grpc_client_start(struct grpc_client *c, const char *method, const char *token,
+                                           const void *request, size_t size, unsigned timeout_ms, bool stream) {
         struct grpc_client_call *call = calloc(1, sizeof *call);
         gpr_timespec deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
                                              gpr_time_from_millis((int64_t)timeout_ms, GPR_TIMESPAN));
@@ -147,7 +147,8 @@ struct grpc_client_call *grpc_client_start(struct grpc_client *c, const char *me
         grpc_slice_unref(body);
         grpc_metadata_array_init(&call->initial);
         grpc_metadata_array_init(&call->trailing);
-        call->call = grpc_channel_create_call(c->channel, NULL, GRPC_PROPAGATE_DEFAULTS, c->queue, path, NULL, deadline, NULL);
+        call->call = grpc_channel_create_call(c->channel, NULL, GRPC_PROPAGATE_DEFAULTS, c->queue, path, NULL,
+                                              deadline, NULL);
         grpc_slice_unref(path);
         if (token) {
                 call->token.key = grpc_slice_from_static_string(IOMMUD_SESSION_METADATA);
@@ -214,7 +215,8 @@ static void answer_fill(struct grpc_client_call *call, struct grpc_client_answer
         ret->message[n] = '\0';
         for (size_t i = 0; i < call->trailing.count; i++)
                 if (grpc_slice_str_cmp(call->trailing.metadata[i].key, "grpc-status-details-bin") == 0)
-                        copy_slice(call->trailing.metadata[i].value, ret->details, sizeof ret->details, &ret->details_size);
+                        copy_slice(call->trailing.metadata[i].value, ret->details, sizeof ret->details,
+                                   &ret->details_size);
         ret->body = response_take(call, &ret->body_size);
 }
 

@@ -34,8 +34,8 @@ void grpc_client_unary(struct grpc_client *c, const char *method, const char *to
 void grpc_client_answer_clear(struct grpc_client_answer *a);
 
 /* The same in two steps, and streams: start, read until false (streams only), wait. */
-struct grpc_client_call *grpc_client_start(struct grpc_client *c, const char *method, const char *token, const void *request,
-                                           size_t size, unsigned timeout_ms, bool stream);
+struct grpc_client_call *grpc_client_start(struct grpc_client *c, const char *method, const char *token,
+                                           const void *request, size_t size, unsigned timeout_ms, bool stream);
 /* The next message of a stream, copied; false at its end. *size: room, then what came. */
 bool grpc_client_read(struct grpc_client_call *call, void *message, size_t *size);
 void grpc_client_cancel(struct grpc_client_call *call);

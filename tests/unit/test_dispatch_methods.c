@@ -41,7 +41,8 @@ static void read_descriptors(FILE *f) {
                         if (service_depth && depth == service_depth)
                                 (void)strcpy(service, value);
                         if (method && depth == service_depth + 1)
-                                (void)snprintf(method->path, sizeof method->path, "/%.60s.%.60s/%.60s", package, service, value);
+                                (void)snprintf(method->path, sizeof method->path, "/%.60s.%.60s/%.60s", package,
+                                               service, value);
                 }
                 if (method && strstr(line, "server_streaming: true"))
                         method->server_streams = true;
@@ -142,8 +143,9 @@ static void test_permissions_follow_services(void **state) {
 }
 
 static void test_lookup_is_exact(void **state) {
-        static const char *const wrong[] = { "", "/", "iommud.v1.Client/Map", "/iommud.v1.Client/Ma", "/iommud.v1.Client/Mapp",
-                                             "/iommud.v1.Client/map", "/iommud.v1.Operator/Map", "//iommud.v1.Client/Map" };
+        static const char *const wrong[] = { "", "/", "iommud.v1.Client/Map", "/iommud.v1.Client/Ma",
+                                             "/iommud.v1.Client/Mapp", "/iommud.v1.Client/map",
+                                             "/iommud.v1.Operator/Map", "//iommud.v1.Client/Map" };
 
         (void)state;
         for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)

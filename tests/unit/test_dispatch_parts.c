@@ -61,8 +61,8 @@ static void test_arena_reuses_its_first_block(void **state) {
 }
 
 static void test_printable(void **state) {
-        static const char *const good[] = { "", "vm one", "pl\xc3\xa4tte", "\xe2\x82\xac", "\xf0\x9f\x90\x8d", "~", "\xc2\xa0",
-                                            "\xef\xbf\xbd", "\xf4\x8f\xbf\xbf" };
+        static const char *const good[] = { "", "vm one", "pl\xc3\xa4tte", "\xe2\x82\xac", "\xf0\x9f\x90\x8d", "~",
+                                            "\xc2\xa0", "\xef\xbf\xbd", "\xf4\x8f\xbf\xbf" };
         static const char *const bad[] = {
                 "\n", "a\x1b[2J", "\x7f", "\xc2\x85",                   /* controls, C1 among them */
                 "\xe2\x80\xa8", "\xe2\x80\xae", "\xe2\x81\xa6",         /* line separator, direction overrides */

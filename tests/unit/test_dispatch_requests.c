@@ -246,7 +246,8 @@ static void test_names(void **state) {
 }
 
 static void test_bytes_that_are_no_message(void **state) {
-        static const uint8_t cut[] = { 0x1a, 200, 1, 2 }, group[] = { 0x0b, 0x0c }, bad_tag[] = { 0xff, 0xff, 0xff, 0xff, 0xff, 1 };
+        static const uint8_t cut[] = { 0x1a, 200, 1, 2 }, group[] = { 0x0b, 0x0c };
+        static const uint8_t bad_tag[] = { 0xff, 0xff, 0xff, 0xff, 0xff, 1 };
         uint8_t random[512];
         unsigned seed = 7;
 
@@ -274,7 +275,8 @@ static void test_message_of_many_small_parts(void **state) {
         assert_int_equal(call_bytes(CLIENT "Map", parts, sizeof parts), REFUSAL_BAD_MESSAGE);
         assert_true(one.arena.total <= one.arena.limit);
         arena_reset(&one.arena);
-        assert_int_equal(call_bytes(CLIENT "Map", parts, 2048 * 2), REFUSAL_BATCH_TOO_LARGE);  /* unpacked arrays are arrays */
+        /* unpacked arrays are arrays */
+        assert_int_equal(call_bytes(CLIENT "Map", parts, 2048 * 2), REFUSAL_BATCH_TOO_LARGE);
         arena_reset(&one.arena);
 }
 
@@ -407,7 +409,8 @@ static int upsert(Iommud__V1__Tenant *t) {
 }
 
 static void test_tenant_names(void **state) {
-        static const char *const good[] = { "a", "0", "red-1", "a.b_c-d", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" };
+        static const char *const good[] = { "a", "0", "red-1", "a.b_c-d",
+                                            "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" };
         static const char *const bad[] = { "", ".", "..", ".a", "-a", "_a", "A", "a/b", "a b", "\xc3\xa4", "a\n",
                                            "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" };
         Iommud__V1__DeleteTenantRequest d = IOMMUD__V1__DELETE_TENANT_REQUEST__INIT;

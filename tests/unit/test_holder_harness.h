@@ -78,6 +78,19 @@ HELPER const char *holder_path(void) {
         return path;
 }
 
+/* What a service manager would say in $LISTEN_FDS; NULL: nothing, as a broker that forks. */
+__attribute__((unused)) static const char *holder_listen_fds;
+
+static void set_listen_environment(void) {
+        char pid[32];
+
+        if (!holder_listen_fds)
+                return;
+        (void)snprintf(pid, sizeof pid, "%d", getpid());
+        (void)setenv("LISTEN_PID", pid, 1);
+        (void)setenv("LISTEN_FDS", holder_listen_fds, 1);
+}
+
 /* args: after the program's name, NULL-terminated. Returns the other end of the link. */
 HELPER int holder_spawn(pid_t *ret_pid, const char *const args[]) {
         char *argv[16] = { (char *)"iommud-holder" };
@@ -91,6 +104,7 @@ HELPER int holder_spawn(pid_t *ret_pid, const char *const args[]) {
         if (*ret_pid == 0) {
                 if (pair[1] == 3 ? fcntl(3, F_SETFD, 0) < 0 : dup2(pair[1], 3) < 0)
                         _exit(126);
+                set_listen_environment();
                 execv(holder_path(), argv);
                 fprintf(stderr, "%s: %s\n", holder_path(), strerror(errno));
                 _exit(127);

@@ -167,6 +167,22 @@ static void test_peer_must_be_the_broker(void **state) {
         holder_cleanup(&h);
 }
 
+static void test_started_by_a_service_manager(void **state) {
+        struct holder h;
+        pid_t pid;
+        int link;
+
+        (void)state;
+        holder_listen_fds = "1";
+        holder_start(&h);
+        holder_end(&h);
+        holder_listen_fds = "2";
+        link = holder_spawn(&pid, NULL);
+        assert_int_equal(wait_exit(pid), EXIT_FAILURE);
+        close(link);
+        holder_listen_fds = NULL;
+}
+
 static void test_setup_comes_first(void **state) {
         struct holder h;
         struct message m;
@@ -231,6 +247,7 @@ int main(void) {
                 cmocka_unit_test(test_uids_outside_the_range),
                 cmocka_unit_test(test_bad_arguments),
                 cmocka_unit_test(test_peer_must_be_the_broker),
+                cmocka_unit_test(test_started_by_a_service_manager),
                 cmocka_unit_test(test_setup_comes_first),
                 cmocka_unit_test(test_cgroup),
         };

@@ -134,7 +134,8 @@ static void test_session_methods(void **state) {
 
 static void test_domain_methods(void **state) {
         Iommud__V1__CreateDomainResponse *created = CLIENT("CreateDomain", CreateDomainRequest, CreateDomainResponse,
-                                                           BASE(CreateDomainRequest), KEY, .label = text("pl\xc3\xa4tte"));
+                                                           BASE(CreateDomainRequest), KEY,
+                                                           .label = text("pl\xc3\xa4tte"));
         Iommud__V1__DescribeDomainResponse *described;
 
         (void)state;
@@ -164,7 +165,8 @@ static void test_domain_methods(void **state) {
 
 static void test_device_methods(void **state) {
         Iommud__V1__AttachDeviceResponse *attached = CLIENT("AttachDevice", AttachDeviceRequest, AttachDeviceResponse,
-                                                            BASE(AttachDeviceRequest), KEY, .domain = 5, .device = text("edu0"));
+                                                            BASE(AttachDeviceRequest), KEY, .domain = 5,
+                                                            .device = text("edu0"));
         Iommud__V1__ListDevicesResponse *devices;
 
         (void)state;
@@ -174,10 +176,12 @@ static void test_device_methods(void **state) {
         assert_string_equal(fake.name, "edu0");
         assert_int_equal(fake.domain, 5);
         FREE(attached);
-        FREE(CLIENT("DetachDevice", DetachDeviceRequest, DetachDeviceResponse, BASE(DetachDeviceRequest), KEY, .attachment = 8));
+        FREE(CLIENT("DetachDevice", DetachDeviceRequest, DetachDeviceResponse, BASE(DetachDeviceRequest), KEY,
+                    .attachment = 8));
         assert_int_equal(fake.object, 8);
         fake.n_devices = 3;
-        devices = CLIENT("ListDevices", ListDevicesRequest, ListDevicesResponse, BASE(ListDevicesRequest), .page_size = 2,
+        devices = CLIENT("ListDevices", ListDevicesRequest, ListDevicesResponse, BASE(ListDevicesRequest),
+                         .page_size = 2,
                          .page_token = text(""));
         assert_int_equal(devices->n_devices, 2);
         assert_string_equal(devices->devices[0]->name, "0000:00:00.0");
@@ -199,8 +203,10 @@ static void test_device_methods(void **state) {
 
 static void test_memory_methods(void **state) {
         Iommud__V1__RegisterMemoryResponse *m = CLIENT(
-                "RegisterMemory", RegisterMemoryRequest, RegisterMemoryResponse, BASE(RegisterMemoryRequest), KEY, .ticket = 4,
-                .size = 1U << 20, .seal_policy = IOMMUD__V1__SEAL_POLICY__SEAL_IF_ALLOWED, .read_only = true, .populate = true);
+                "RegisterMemory", RegisterMemoryRequest, RegisterMemoryResponse, BASE(RegisterMemoryRequest), KEY,
+                .ticket = 4,
+                .size = 1U << 20, .seal_policy = IOMMUD__V1__SEAL_POLICY__SEAL_IF_ALLOWED, .read_only = true,
+                .populate = true);
 
         (void)state;
         assert_true(m->memory > 0 && m->sealed);
@@ -209,7 +215,8 @@ static void test_memory_methods(void **state) {
         assert_true(fake.seal_if_allowed && fake.read_only && fake.populate);
         assert_key();
         FREE(m);
-        FREE(CLIENT("UnregisterMemory", UnregisterMemoryRequest, UnregisterMemoryResponse, BASE(UnregisterMemoryRequest), KEY,
+        FREE(CLIENT("UnregisterMemory", UnregisterMemoryRequest, UnregisterMemoryResponse,
+                    BASE(UnregisterMemoryRequest), KEY,
                     .memory = 6));
         assert_int_equal(fake.object, 6);
 }
@@ -222,7 +229,8 @@ static void test_map_methods(void **state) {
         Iommud__V1__ListMappingsResponse *l;
 
         (void)state;
-        FREE(CLIENT("Map", MapRequest, MapResponse, BASE(MapRequest), KEY, .domain = 9, .n_iova = 2, .iova = iova, .n_length = 2,
+        FREE(CLIENT("Map", MapRequest, MapResponse, BASE(MapRequest), KEY, .domain = 9, .n_iova = 2, .iova = iova,
+                    .n_length = 2,
                     .length = length, .n_offset = 2, .offset = offset, .n_memory = 1, .memory = memory, .n_access = 2,
                     .access = access));
         assert_int_equal(fake.domain, 9);
@@ -256,7 +264,8 @@ static void test_map_methods(void **state) {
 }
 
 static void test_query_methods(void **state) {
-        Iommud__V1__GetCapabilitiesResponse *c = CLIENT("GetCapabilities", GetCapabilitiesRequest, GetCapabilitiesResponse,
+        Iommud__V1__GetCapabilitiesResponse *c = CLIENT("GetCapabilities", GetCapabilitiesRequest,
+                                                        GetCapabilitiesResponse,
                                                         BASE(GetCapabilitiesRequest), .device = text("edu0"));
         Iommud__V1__GetQuotaResponse *q;
 
@@ -304,10 +313,12 @@ static void test_operator_methods(void **state) {
         assert_int_equal(d->domains[1]->client_pid, 42);
         assert_string_equal(d->next_page_token, "0000000000000002");
         FREE(d);
-        shown = OPERATOR("ShowDomain", DescribeDomainRequest, DescribeDomainResponse, BASE(DescribeDomainRequest), .domain = 3);
+        shown = OPERATOR("ShowDomain", DescribeDomainRequest, DescribeDomainResponse, BASE(DescribeDomainRequest),
+                         .domain = 3);
         assert_int_equal(shown->domain->client_pid, 42);
         FREE(shown);
-        l = OPERATOR("ListAllMappings", ListMappingsRequest, ListMappingsResponse, BASE(ListMappingsRequest), .domain = 3,
+        l = OPERATOR("ListAllMappings", ListMappingsRequest, ListMappingsResponse, BASE(ListMappingsRequest),
+                     .domain = 3,
                      .page_token = text(""));
         assert_int_equal(l->n_mappings, 1);
         FREE(l);
@@ -315,7 +326,8 @@ static void test_operator_methods(void **state) {
                        .page_token = text(""));
         assert_int_equal(all->n_devices, 1);
         FREE(all);
-        FREE(OPERATOR("BindDevice", BindDeviceRequest, BindDeviceResponse, BASE(BindDeviceRequest), .device = text("a")));
+        FREE(OPERATOR("BindDevice", BindDeviceRequest, BindDeviceResponse, BASE(BindDeviceRequest),
+                      .device = text("a")));
         FREE(OPERATOR("UnbindDevice", UnbindDeviceRequest, UnbindDeviceResponse, BASE(UnbindDeviceRequest),
                       .device = text("b")));
         assert_string_equal(fake.name, "b");
@@ -348,7 +360,8 @@ static void test_tenant_methods(void **state) {
         tenant.quotas = quotas;
         tenant.rules = rules;
         tenant.devices = devices;
-        u = OPERATOR("UpsertTenant", UpsertTenantRequest, UpsertTenantResponse, BASE(UpsertTenantRequest), .tenant = &tenant,
+        u = OPERATOR("UpsertTenant", UpsertTenantRequest, UpsertTenantResponse, BASE(UpsertTenantRequest),
+                     .tenant = &tenant,
                      .must_exist = true, .fields = 3);
         assert_string_equal(fake.upsert.config.name, "red-1");
         assert_true(fake.upsert.must_exist && !fake.upsert.create_only);
@@ -536,7 +549,8 @@ static void test_large_message_arrives_whole(void **state) {
                 iova[i] = UINT64_MAX - i * 4096;
                 length[i] = UINT64_MAX - i;
         }
-        u = CLIENT("Unmap", UnmapRequest, UnmapResponse, BASE(UnmapRequest), .n_iova = 1024, .iova = iova, .n_length = 1024,
+        u = CLIENT("Unmap", UnmapRequest, UnmapResponse, BASE(UnmapRequest), .n_iova = 1024, .iova = iova,
+                   .n_length = 1024,
                    .length = length);
         FREE(u);
         assert_int_equal(fake.n, 1024);
@@ -760,7 +774,7 @@ static void test_stop_cancels_what_does_not_end(void **state) {
         wait_pending(1);
         assert_int_equal(transport_stop(served.transport, 20), 1);
         grpc_client_wait(mutation, &a);
-        assert_int_not_equal(a.status, 0);
+        assert_true(a.status == 1 || a.status == 14);   /* told, not left to its deadline */
         grpc_client_answer_clear(&a);
         (void)grpc_client_free(c);
         fake_release();                 /* the core stops, and answers */

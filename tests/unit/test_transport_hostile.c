@@ -25,9 +25,9 @@ static char token[2 * SESSION_TOKEN_BYTES + 1];
 static int start(void **state) {
         (void)state;
         fake_token(getpid(), token);
-        served_start(&(struct transport_options){ .first_call_ms = SILENT_MS,
-                                                  .limits = { .per_role = 16, .per_owner = PER_OWNER, .sessions_burst = 3,
-                                                              .sessions_per_second = 1 } });
+        served_start(&(struct transport_options){
+                .first_call_ms = SILENT_MS,
+                .limits = { .per_role = 16, .per_owner = PER_OWNER, .sessions_burst = 3, .sessions_per_second = 1 } });
         fake_set(FAKE_NOW, 0);
         return 0;
 }
@@ -285,8 +285,9 @@ static void test_churn_leaves_nothing(void **state) {
         assert_int_equal(nobody_connected(state), 0);
         assert_in_range(count_entries("/proc/self/fd"), 0, descriptors + 2);
         assert_in_range(count_entries("/proc/self/task"), 0, threads + 4);
-        print_message("%u connections: descriptors %u to %u, threads %u to %u, memory %lu to %lu kB\n", times, descriptors,
-                      count_entries("/proc/self/fd"), threads, count_entries("/proc/self/task"), memory, own_memory());
+        print_message("%u connections: descriptors %u to %u, threads %u to %u, memory %lu to %lu kB\n", times,
+                      descriptors, count_entries("/proc/self/fd"), threads, count_entries("/proc/self/task"), memory,
+                      own_memory());
         if (times >= 5000)
                 assert_in_range(own_memory(), 0, memory + 4096);
 }
@@ -342,7 +343,8 @@ static void test_tenant_is_removed(void **state) {
                 assert_true(i < 400);
                 sleep_ms(10);
         }
-        fd = listener_create(served.tenant, SOCK_STREAM, 0600, (gid_t)-1);      /* and comes back, over the stale file */
+        /* and comes back, over the stale file */
+        fd = listener_create(served.tenant, SOCK_STREAM, 0600, (gid_t)-1);
         assert_true(fd >= 0);
         assert_int_equal(transport_add_listener(served.transport, fd, LISTENER_TENANT, "blue"), 0);
         c = grpc_client_connect(served.tenant);

@@ -47,7 +47,8 @@ static struct fake_core {
         char name[LEDGER_NAME_MAX], client_name[LEDGER_NAME_MAX];
         bool force, seal_if_allowed, read_only, populate;
         size_t n, n_memory, n_access;
-        uint64_t iova[REQUEST_BATCH_MAX], length[REQUEST_BATCH_MAX], offset[REQUEST_BATCH_MAX], memory[REQUEST_BATCH_MAX];
+        uint64_t iova[REQUEST_BATCH_MAX], length[REQUEST_BATCH_MAX];
+        uint64_t offset[REQUEST_BATCH_MAX], memory[REQUEST_BATCH_MAX];
         uint32_t access[REQUEST_BATCH_MAX];
         struct iova_range range;
         struct tenant_upsert upsert;
@@ -260,8 +261,10 @@ void session_start(struct broker *b, int connection, const struct peer *peer) {
 }
 
 void session_refuse_connection(struct broker *b, int connection, const struct refusal *r) {
+        const char *name = refusal_reason_name(r->reason);
+
         (void)b;
-        (void)send(connection, refusal_reason_name(r->reason), strlen(refusal_reason_name(r->reason)) + 1, MSG_NOSIGNAL);
+        (void)send(connection, name, strlen(name) + 1, MSG_NOSIGNAL);
         fd_close(connection);
         LOCK_SCOPE(&fake.lock);
         (void)snprintf(fake.refused_text, sizeof fake.refused_text, "%s", r->text);
@@ -462,8 +465,8 @@ int constraints_query(struct broker *b, struct session *s, const char *device, s
 }
 
 static void fake_device(size_t i, struct device_view *v) {
-        *v = (struct device_view){ .driver = "vfio-pci", .vendor_device = "1234:11e8", .group = (uint32_t)i, .usable = true,
-                                   .state = "free" };
+        *v = (struct device_view){ .driver = "vfio-pci", .vendor_device = "1234:11e8", .group = (uint32_t)i,
+                                   .usable = true, .state = "free" };
         (void)snprintf(v->name, sizeof v->name, "0000:00:%02zx.0", i);
         (void)snprintf(v->members, sizeof v->members, "0000:00:%02zx.0 0000:00:%02zx.1", i, i);
 }
@@ -504,7 +507,8 @@ void session_list(struct broker *b, void (*each)(const struct session_view *v, v
         (void)b;
         fake_sync();
         for (size_t i = 0; i < fake.n_sessions; i++) {
-                struct session_view v = { .id = i, .tenant = "tenant-0", .client_name = "vm", .pid = 5, .state = "live" };
+                struct session_view v = { .id = i, .tenant = "tenant-0", .client_name = "vm", .pid = 5,
+                                          .state = "live" };
 
                 each(&v, arg);
         }
