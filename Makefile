@@ -132,9 +132,12 @@ $(SO): $(OBJ_sdk) $(OBJ_proto) sdk/libiommud.map
 	    -Wl,--version-script=sdk/libiommud.map -o $@ $(filter %.o,$^) -lgrpc -lgpr -lprotobuf-c -lpthread
 	@ln -sf libiommud.so.$(VERSION) $(BUILD)/libiommud.so.$(SOVERSION)
 	@ln -sf libiommud.so.$(SOVERSION) $(BUILD)/libiommud.so
+# Static too: one object, so that what is hidden can be made local and no private name meets one of the program's.
 $(BUILD)/libiommud.a: $(OBJ_sdk) $(OBJ_proto)
 	@rm -f $@
-	$(Q)ar rcs $@ $^
+	$(Q)ld -r -o $(BUILD)/obj/libiommud.o $^
+	$(Q)objcopy --localize-hidden --localize-symbol='iommud__v1__*' --wildcard $(BUILD)/obj/libiommud.o
+	$(Q)ar rcs $@ $(BUILD)/obj/libiommud.o
 
 sdk_link = $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) -L$(BUILD) -liommud '-Wl,-rpath,$$ORIGIN:$$ORIGIN/..:$$ORIGIN/../..'
 $(BUILD)/iommuctl: $(call obj,$(SRC_iommuctl)) $(SO) $(call lib,db proto util)

@@ -215,7 +215,8 @@ static int build_broker(struct service *s, struct refusal *r) {
 
 static int build(struct service *s, struct refusal *r) {
         const struct ledger_options options = { .directory = s->config->state_directory };
-        const struct transport_options transport = { .threads = s->config->threads, .max_message = s->config->message_bytes };
+        const struct transport_options transport = { .threads = s->config->threads, .max_message = s->config->message_bytes,
+                                                     .limits.per_owner = s->config->connections_per_uid };
         int e;
 
         if (make_directories(s->config, r) < 0 || ledger_open(&options, &s->ledger, r) < 0 || build_broker(s, r) < 0)

@@ -64,7 +64,7 @@ run: deps-run
 
 ## make bench        what a Map costs beside an empty RPC, from one run
 .PHONY: bench
-$(BUILD)/tests/bench/bench: $(call obj,$(wildcard tests/bench/*.c)) $(BUILD)/libiommud.a
+$(BUILD)/tests/bench/bench: $(call obj,$(wildcard tests/bench/*.c)) $(OBJ_sdk) $(OBJ_proto)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lgrpc -lgpr -lprotobuf-c -lsmartcols -lpthread

@@ -5,7 +5,6 @@
 #include <pwd.h>
 #include <string.h>
 
-#include "core/requests.h"
 #include "ctl.h"
 #include "util/size.h"
 
@@ -87,7 +86,7 @@ static bool add_quota(struct tenant_options *o, int resource, const char *value)
         if (!size_parse_limit(value, &q->limit) || (q->limit > INT64_MAX && q->limit != SIZE_UNLIMITED))
                 return complain("a quota like 4096, 64K, 1G or unlimited", value);
         o->quotas[o->tenant.n_quotas++] = q;
-        o->request.fields |= TENANT_FIELD_QUOTAS;
+        o->request.fields |= IOMMUD__V1__TENANT_FIELD__TENANT_FIELD_QUOTAS;
         return true;
 }
 
@@ -152,7 +151,7 @@ static bool add_rule(struct tenant_options *o, const Iommud__V1__Rule *r) {
         o->rule[n] = *r;
         o->rules[n] = &o->rule[n];
         o->tenant.n_rules++;
-        o->request.fields |= TENANT_FIELD_RULES;
+        o->request.fields |= IOMMUD__V1__TENANT_FIELD__TENANT_FIELD_RULES;
         return true;
 }
 
@@ -180,7 +179,7 @@ static bool parse_boolean(const char *value, protobuf_c_boolean *ret) {
 }
 
 static bool add_device(struct tenant_options *o, const char *value) {
-        o->request.fields |= TENANT_FIELD_DEVICES;
+        o->request.fields |= IOMMUD__V1__TENANT_FIELD__TENANT_FIELD_DEVICES;
         if (strcmp(value, "any") == 0)
                 return true;
         if (o->tenant.n_devices == LEDGER_DEVICES_MAX || strlen(value) >= LEDGER_NAME_MAX)
@@ -202,10 +201,10 @@ bool tenant_options_set(void *userdata, int option, const char *value) {
         case OPTION_CGROUP:
                 return set_cgroup(&o->single, value);
         case OPTION_OWN_SOCKET:
-                o->request.fields |= TENANT_FIELD_OWN_SOCKET;
+                o->request.fields |= IOMMUD__V1__TENANT_FIELD__TENANT_FIELD_OWN_SOCKET;
                 return parse_boolean(value, &o->tenant.own_socket);
         case OPTION_ALLOW_UNSEALED:
-                o->request.fields |= TENANT_FIELD_ALLOW_UNSEALED;
+                o->request.fields |= IOMMUD__V1__TENANT_FIELD__TENANT_FIELD_ALLOW_UNSEALED;
                 return parse_boolean(value, &o->tenant.allow_unsealed);
         case OPTION_DEVICE:
                 return add_device(o, value);

@@ -215,8 +215,8 @@ void device_attach_request(struct session *s, const struct attach_request *req, 
                 return;
         }
         if (broker_is_recovering(s->broker)) {
-                refuse(&r, REFUSAL_RECOVERING, "the service has just been restarted and does not know yet which devices are in use; "
-                                               "repeat the request");
+                refuse(&r, REFUSAL_RECOVERING, "the service has just been restarted and does not know yet which devices are in "
+                                               "use; repeat the request");
                 reply_refused(reply, &r);
                 return;
         }

@@ -46,10 +46,11 @@ static void stop(struct discarder *d) {
 }
 
 static bool start(struct discarder *d) {
+        static const char *const arguments[HOLDER_ARGUMENTS] = { "--discard" };
         uint64_t start_time;
         uint32_t pid;
 
-        d->fd = holder_spawn(d->program, "--discard", &pid);
+        d->fd = holder_spawn(d->program, arguments, &pid);
         if (d->fd < 0) {
                 log_error("cannot start %s --discard: %s", d->program, strerror(-d->fd));
                 d->fd = -1;

@@ -64,6 +64,32 @@ const char *object_state_name(enum ledger_object_state state) {
         }
 }
 
+/* Adds what of [first, last] is whole pages. */
+static void add_range(struct container_info *i, uint64_t first, uint64_t last) {
+        uint64_t page = page_mask_smallest(i->page_sizes), begin, end;
+
+        if (first > last || ADD_OVERFLOW(first, page - 1, &begin))
+                return;
+        begin &= ~(page - 1);
+        end = ((last + 1) & ~(page - 1)) - 1;   /* last + 1 may be 2^64, that is 0: then end is 2^64 - 1, as it should */
+        if (begin < end && end <= last)
+                i->ranges[i->n_ranges++] = (struct iova_range){ begin, end };
+}
+
+/* The same that backend/soft.c will answer when a device is attached (tests/errors/test_personality.c compares): the aperture
+ * without the reserved region. */
+static void add_soft_ranges(const struct soft_personality *p, struct container_info *ret) {
+        if (p->reserved_first > p->reserved_last || p->reserved_last < p->aperture_first ||
+            p->reserved_first > p->aperture_last) {
+                add_range(ret, p->aperture_first, p->aperture_last);
+                return;
+        }
+        if (p->reserved_first > p->aperture_first)
+                add_range(ret, p->aperture_first, p->reserved_first - 1);
+        if (p->reserved_last < p->aperture_last)
+                add_range(ret, p->reserved_last + 1, p->aperture_last);
+}
+
 void constraints_default(struct broker *b, struct container_info *ret) {
         const struct soft_personality *p = &b->options.soft;
 
@@ -78,12 +104,7 @@ void constraints_default(struct broker *b, struct container_info *ret) {
         ret->page_sizes = p->page_sizes;
         if (p->max_mappings)
                 ret->max_mappings = p->max_mappings;
-        if (p->reserved_first > p->aperture_first && p->reserved_last >= p->reserved_first)
-                ret->ranges[ret->n_ranges++] = (struct iova_range){ p->aperture_first, p->reserved_first - 1 };
-        if (p->reserved_last > p->aperture_first && p->reserved_last < p->aperture_last)
-                ret->ranges[ret->n_ranges++] = (struct iova_range){ p->reserved_last + 1, p->aperture_last };
-        if (ret->n_ranges == 0)
-                ret->ranges[ret->n_ranges++] = (struct iova_range){ p->aperture_first, p->aperture_last };
+        add_soft_ranges(p, ret);
 }
 
 /* ---- create ---- */

@@ -116,7 +116,7 @@ static int send_locked(struct holder_link *l, const void *data, size_t size, con
         return l->closed ? -ESHUTDOWN : fdmsg_send(l->fd, data, size, fds, n_fds, MSG_DONTWAIT);
 }
 
-void holder_link_send(struct holder_link *l, struct op *op) {
+static void send_op(struct holder_link *l, struct op *op) {
         int r;
 
         pthread_mutex_lock(&l->lock);
@@ -225,24 +225,22 @@ static void end_turn(struct holder_link *l, int received, const char *why) {
                 loop_arm(l->loop, l, l->fd);
 }
 
-void holder_link_wait_briefly(struct holder_link *l) {
+/* Reads until nothing is in flight, or it has taken too long. read_lock held. */
+static int read_briefly(struct holder_link *l, const char **ret_why) {
         uint64_t start = monotonic_ns();
-        const char *why = NULL;
-        int received = 0;
 
-        if (atomic_load(&l->slow) || pthread_mutex_trylock(&l->read_lock) != 0)
-                return;
-        loop_disarm(l->loop, l, l->fd);
-        while (received >= 0 && has_in_flight(l)) {
+        while (has_in_flight(l)) {
+                int received = receive_one(l, ret_why);
                 uint64_t waited;
 
-                received = receive_one(l, &why);
-                if (received != 0)
+                if (received < 0)
+                        return received;
+                if (received > 0)
                         continue;
                 waited = monotonic_ns() - start;
                 if (waited > WAIT_NS) {
                         atomic_store(&l->slow, true);
-                        break;
+                        return 0;
                 }
                 if (waited > SPIN_NS) {
                         struct pollfd p = { .fd = l->fd, .events = POLLIN };
@@ -251,6 +249,20 @@ void holder_link_wait_briefly(struct holder_link *l) {
                         ppoll(&p, 1, &left, NULL);
                 }
         }
+        return 0;
+}
+
+void holder_link_exchange(struct holder_link *l, struct op *op) {
+        const char *why = NULL;
+        int received;
+
+        if (atomic_load(&l->slow) || pthread_mutex_trylock(&l->read_lock) != 0) {
+                send_op(l, op);
+                return;
+        }
+        loop_disarm(l->loop, l, l->fd);         /* before there is something to read: the loop is not woken for nothing */
+        send_op(l, op);
+        received = read_briefly(l, &why);
         end_turn(l, received, why);
 }
 

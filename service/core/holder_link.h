@@ -10,7 +10,7 @@
 /*
  * The broker's end of a holder's link: sends operations, matches results, notices loss.
  *
- * Who reads: a thread that waits for its own operation reads the link itself for a moment (holder_link_wait_briefly),
+ * Who reads: a thread that waits for its own operation reads the link itself for a moment (holder_link_exchange),
  * which saves a hand-over between threads; otherwise the loop thread does (core/loop.h). Only one at a time:
  * link->read_lock. Results are completed by whoever reads.
  */
@@ -28,16 +28,13 @@ struct holder_link *holder_link_unref(struct holder_link *l);
  * Idempotent. Never frees under the feet of a reader. */
 void holder_link_close(struct holder_link *l, enum refusal_reason reason, const char *why);
 
-/* Sends an operation and remembers it until its result. Closes the op's fds. If the link is closed or full the op is
- * completed with HOLDER_LOST. */
-void holder_link_send(struct holder_link *l, struct op *op);
+/* Sends an operation and remembers it until its result; then reads results for a moment, until none are in flight or they
+ * take their time. Closes the op's fds. If the link is closed or full the op is completed with HOLDER_LOST. */
+void holder_link_exchange(struct holder_link *l, struct op *op);
 
 /* A message without result. fds stay the caller's. 0 or -errno. */
 int holder_link_post(struct holder_link *l, enum link_type type, uint64_t seq, uint64_t domain, const void *payload,
                      size_t size, const int *fds, size_t n_fds);
-
-/* Reads results for a moment, until none are in flight or they take their time. */
-void holder_link_wait_briefly(struct holder_link *l);
 
 /* Called by the loop: readable or hung up. */
 void holder_link_readable(struct holder_link *l);

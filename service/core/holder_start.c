@@ -35,14 +35,16 @@ static int connect_to(const char *path) {
         return fd_steal(&fd);
 }
 
-int holder_spawn(const char *program, const char *argument, uint32_t *ret_pid) {
-        char *const argv[] = { (char *)program, (char *)argument, NULL };
+int holder_spawn(const char *program, const char *const arguments[HOLDER_ARGUMENTS], uint32_t *ret_pid) {
+        char *argv[HOLDER_ARGUMENTS + 2] = { (char *)program };
         posix_spawn_file_actions_t actions;
         posix_spawnattr_t attributes;
         sigset_t none;
         pid_t pid;
         int pair[2], r;
 
+        for (size_t i = 0; i < HOLDER_ARGUMENTS && arguments[i]; i++)
+                argv[i + 1] = (char *)arguments[i];
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
                 return -errno;
         posix_spawn_file_actions_init(&actions);
@@ -65,10 +67,22 @@ int holder_spawn(const char *program, const char *argument, uint32_t *ret_pid) {
 }
 
 int holder_start(const struct broker_options *options, uint32_t *ret_pid) {
+        const char *arguments[HOLDER_ARGUMENTS] = { NULL };
+        char range[64], group[64];
+        size_t n = 0;
+
         *ret_pid = 0;
         if (options->holder_socket)
                 return connect_to(options->holder_socket);
-        return holder_spawn(options->holder_program, NULL, ret_pid);
+        /* what the unit of a service manager says on its command line: the ids that a holder may be told to take */
+        if (options->holder_uid_first <= options->holder_uid_last) {
+                (void)snprintf(range, sizeof range, "--uid-range=%u-%u", options->holder_uid_first, options->holder_uid_last);
+                arguments[n++] = range;
+                (void)snprintf(group, sizeof group, "--reconnect-group=%u", options->holder_gid);
+                if (options->holder_gid != UINT32_MAX)
+                        arguments[n++] = group;
+        }
+        return holder_spawn(options->holder_program, arguments, ret_pid);
 }
 
 static int read_start_time(uint32_t pid, uint64_t *ret) {

@@ -10,9 +10,10 @@ struct broker_options;
  * started it. */
 int holder_start(const struct broker_options *options, uint32_t *ret_pid);
 
-/* A socketpair whose other end is fd 3 of a new process of that program, with one extra argument (or NULL). Our end, or
+#define HOLDER_ARGUMENTS 2
+/* A socketpair whose other end is fd 3 of a new process of that program, with these arguments (NULL: none). Our end, or
  * -errno. */
-int holder_spawn(const char *program, const char *argument, uint32_t *ret_pid);
+int holder_spawn(const char *program, const char *const arguments[HOLDER_ARGUMENTS], uint32_t *ret_pid);
 
 /* The pidfd of a holder that says to be pid and should run as uid (UINT32_MAX: as we do). *ret_start_time: /proc/PID/stat
  * field 22. -ESRCH if there is none, -EPERM if it is somebody else's process. */

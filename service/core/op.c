@@ -177,8 +177,9 @@ void op_answer_store(struct ledger_op *row, const struct answer *answer, const s
 
         if (refusal)
                 stored.refusal = *refusal;
-        memcpy(row->answer, &stored, sizeof stored);
-        row->answer_size = sizeof stored;
+        /* Most were done: what is not there is not written. */
+        row->answer_size = refusal ? sizeof stored : offsetof(struct stored_answer, refusal);
+        memcpy(row->answer, &stored, row->answer_size);
 }
 
 /* The outcome belongs to the key from now on. An operation that never reached the ledger is forgotten: repeating it does it
@@ -204,12 +205,12 @@ static void key_settle(struct op *op, const struct refusal *refusal, bool forget
 }
 
 int op_key_restore(struct session *s, const struct ledger_op *row) {
-        struct stored_answer stored;
+        struct stored_answer stored = { 0 };
         struct key_memory *k;
 
-        if (!row->has_key || row->answer_size != sizeof stored)
+        if (!row->has_key || row->answer_size < offsetof(struct stored_answer, refusal) || row->answer_size > sizeof stored)
                 return 0;
-        memcpy(&stored, row->answer, sizeof stored);
+        memcpy(&stored, row->answer, row->answer_size);
         k = key_remember(s, row->key, row->request_hash);
         if (!k)
                 return -1;
@@ -299,8 +300,7 @@ void op_submit(struct op *op) {
                 op_complete(op, &result, &fd);
                 return;
         }
-        holder_link_send(link, op);     /* from here on the op is not ours */
-        holder_link_wait_briefly(link);
+        holder_link_exchange(link, op); /* from here on the op is not ours */
         holder_link_unref(link);
 }
 

@@ -15,7 +15,7 @@
  *
  *   admit   (by the request's own file, under the session's lock: validate, charge, reserve)
  *   intend  the ledger knows what is about to happen                              op_submit()
- *   apply   the holder does it                                                    holder_link_send()
+ *   apply   the holder does it                                                    holder_link_exchange()
  *   finish  final state in memory, under no lock but those it takes itself        op->finish()
  *   reply   the client hears of it
  *   settle  the ledger knows how it ended; rides on a later commit                journal_defer()

@@ -284,8 +284,8 @@ int reconcile_session(struct session *s) {
                 return -1;
         }
         if (differs > 0) {
-                log_error("session %" PRIu64 " of tenant %s: ledger and holder differ in %u places that no operation explains", s->id,
-                          s->tenant->config.name, differs);
+                log_error("session %" PRIu64 " of tenant %s: ledger and holder differ in %u places that no operation explains",
+                          s->id, s->tenant->config.name, differs);
                 broker_audit(s->broker, "ledger.differs", &s->peer, "ledger and holder differ; the holder's account counts");
         }
         pthread_mutex_lock(&s->lock);

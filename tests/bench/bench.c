@@ -193,10 +193,10 @@ static void print_table(struct samples s[5]) {
 
 static void measure_service(const char *sockets, struct samples *s) {
         struct iommud_connect_options options = { .size = sizeof options, .directory = sockets };
-        struct iommud_attachment *attachment;
-        struct iommud_client *client;
-        struct iommud_domain *domain;
-        struct iommud_memory *memory;
+        struct iommud_attachment *attachment = NULL;
+        struct iommud_client *client = NULL;
+        struct iommud_domain *domain = NULL;
+        struct iommud_memory *memory = NULL;
 
         if (iommud_connect(&options, &client) < 0 || iommud_domain_create(client, "bench", &domain) < 0 ||
             iommud_device_attach(domain, "edu0", &attachment) < 0 ||

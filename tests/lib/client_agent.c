@@ -2,8 +2,8 @@
 /*
  * client_agent: a client of the service as a process of its own, which a test can kill, or have under another uid. It reads one
  * command a line and answers one line: "ok ..." or "err ERRNO REASON TEXT". Objects are numbered from 0 in the order they are
- * made. tests/lib/agent.h is the other end. Its second job: `client_agent --exec PROGRAM ARGUMENT...` becomes the program, which
- * then dies with its parent.
+ * made. tests/lib/agent.h is the other end. Its second job: `client_agent --exec UID PROGRAM ARGUMENT...` becomes the program, as
+ * that user (0: as it is), which then dies with its parent.
  *
  *   uid UID                                becomes that user
  *   connect DIRECTORY | close | wait-end
@@ -170,14 +170,20 @@ static void start_thread(void *(*run)(void *), void *arg) {
 
 /* ---- commands ---- */
 
-static void do_uid(char *args) {
-        uid_t uid = (uid_t)strtoul(args, NULL, 10);
-
+static int become(uid_t uid) {
         if (setgroups(0, NULL) < 0 || setresgid((gid_t)uid, (gid_t)uid, (gid_t)uid) < 0 || setresuid(uid, uid, uid) < 0)
-                say("err %d 0", errno);
+                return -errno;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);       /* a change of uid forgets it */
+        return 0;
+}
+
+static void do_uid(char *args) {
+        int r = become((uid_t)strtoul(args, NULL, 10));
+
+        if (r < 0)
+                say("err %d 0", -r);
         else
                 say("ok");
-        prctl(PR_SET_PDEATHSIG, SIGKILL);       /* a change of uid forgets it */
 }
 
 static void do_connect(char *args) {
@@ -378,9 +384,11 @@ int main(int argc, char **argv) {
         char line[1024];
 
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (argc > 2 && strcmp(argv[1], "--exec") == 0) {
-                execv(argv[2], argv + 2);
-                fprintf(stderr, "%s: %m\n", argv[2]);
+        if (argc > 3 && strcmp(argv[1], "--exec") == 0) {
+                if (strcmp(argv[2], "0") != 0 && become((uid_t)strtoul(argv[2], NULL, 10)) < 0)
+                        return 127;
+                execv(argv[3], argv + 3);
+                fprintf(stderr, "%s: %m\n", argv[3]);
                 return 127;
         }
         while (fgets(line, sizeof line, stdin)) {

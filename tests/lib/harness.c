@@ -78,17 +78,18 @@ void harness_program(const char *name, char *path, size_t size) {
 }
 
 /* Through the agent, which asks to die with us and becomes the program: a test that crashes leaves nothing behind. */
-pid_t harness_spawn(char *const argv[], int in, int out, const char *log) {
+pid_t harness_spawn_as(uid_t uid, char *const argv[], int in, int out, const char *log) {
         posix_spawn_file_actions_t actions;
-        char launcher[PATH_MAX];
-        char *args[16] = { launcher, (char *)"--exec" };
+        char launcher[PATH_MAX], user[16];
+        char *args[16] = { launcher, (char *)"--exec", user };
         pid_t pid;
         int r;
 
+        (void)snprintf(user, sizeof user, "%u", uid);
         harness_program("tests/client_agent", launcher, sizeof launcher);
         for (size_t i = 0; argv[i]; i++) {
-                assert_true(i + 3 < ARRAY_SIZE(args));
-                args[i + 2] = argv[i];
+                assert_true(i + 4 < ARRAY_SIZE(args));
+                args[i + 3] = argv[i];
         }
         posix_spawn_file_actions_init(&actions);
         if (in >= 0)
@@ -106,6 +107,10 @@ pid_t harness_spawn(char *const argv[], int in, int out, const char *log) {
         if (r != 0)
                 fail_msg("cannot start %s: %s", argv[0], strerror(r));
         return pid;
+}
+
+pid_t harness_spawn(char *const argv[], int in, int out, const char *log) {
+        return harness_spawn_as(0, argv, in, out, log);
 }
 
 int harness_wait(pid_t pid, unsigned timeout_ms) {
@@ -255,6 +260,9 @@ struct service *service_new(const struct service_options *o) {
         (void)snprintf(s->client, sizeof s->client, "%s/run/client", s->directory);
         (void)snprintf(s->operator_socket, sizeof s->operator_socket, "%s/run/operator/operator.sock", s->directory);
         s->pid = -1;
+        s->run_as = o->run_as;
+        if (s->run_as)
+                assert_int_equal(chown(s->directory, s->run_as, s->run_as), 0);
         s->next = services;
         services = s;
         service_write_config(s, o);
@@ -284,7 +292,7 @@ bool service_try_launch(struct service *s, int *ret_code) {
         assert_true(s->pid < 0);
         harness_program("iommud", program, sizeof program);
         (void)snprintf(option, sizeof option, "--config=%s", s->config);
-        s->pid = harness_spawn(argv, -1, -1, s->log);
+        s->pid = harness_spawn_as(s->run_as, argv, -1, -1, s->log);
         while (!answers(s)) {
                 int code = harness_wait(s->pid, 0);
 

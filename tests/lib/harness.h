@@ -35,6 +35,7 @@ struct service {
         char state[80], runtime[80];
         char client[96];                /* for iommud_connect_options.directory */
         char operator_socket[112];
+        uid_t run_as;
         pid_t pid;                      /* -1: not running */
         struct service *next;
 };
@@ -44,6 +45,7 @@ struct service_options {
         const char *service, *limits, *soft, *defaults;
         const char *tenants;            /* whole sections; NULL: the tenant "me" for our uid */
         bool own_holder_uids;           /* as root: holders get uids of their own */
+        uid_t run_as;                   /* as root: the service runs as this user; 0: as we do */
 };
 
 /* Makes folder and configuration, starts the service and waits until it serves. */
@@ -98,6 +100,8 @@ unsigned service_audit_rows(const struct service *s, const char *event);
 void harness_program(const char *name, char *path, size_t size);
 /* Starts a program of the build, that dies with this process; fds -1: /dev/null, log appended to when given. */
 pid_t harness_spawn(char *const argv[], int in, int out, const char *log);
+/* As another user (0: as we are). */
+pid_t harness_spawn_as(uid_t uid, char *const argv[], int in, int out, const char *log);
 /* Waits for a child; -1 when it does not end in time, else as WEXITSTATUS, or 128 + signal. */
 int harness_wait(pid_t pid, unsigned timeout_ms);
 /* Processes called iommud-holder among our own descendants that have lost their service, and those of that service. */

@@ -27,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -122,6 +123,8 @@ static inline int core_setup(void **state) {
                 .tenant_directory = core.directory, .ledger_path = core.ledger_path, .holder_uid_first = 1,
                 .holder_gid = UINT32_MAX, .max_sessions = 64, .starts_per_second = 1000, .register_deadline_ms = WAIT_MS,
                 .operation_deadline_ms = WAIT_MS, .unclaimed_seconds = 60, .recover_seconds = 1, .orphan_seconds = 1,
+                .soft = { .page_sizes = 1ULL << 12 | 1ULL << 21, .aperture_last = (1ULL << 48) - 1, .reserved_first = 0xfee00000,
+                          .reserved_last = 0xfeefffff },
                 .file_tenants = core.tenants, .n_file_tenants = ARRAY_SIZE(core.tenants),
         };
         log_set_max_level(LOG_EMERG);
@@ -152,8 +155,11 @@ static inline void holder_free(struct holder *h) {
 static inline int core_teardown(void **state) {
         (void)state;
         for (size_t i = 0; i < HOLDERS_MAX; i++)
-                if (holders[i] && holders[i]->session)
+                if (holders[i]) {
                         holders[i]->session = session_unref(holders[i]->session);
+                        if (holders[i]->child > 0)
+                                kill(holders[i]->child, SIGKILL);       /* it ignores LINK_END: the broker would wait */
+                }
         core_end();
         for (size_t i = 0; i < HOLDERS_MAX; i++)
                 if (holders[i]) {
@@ -274,9 +280,11 @@ static inline struct holder *holder_connect(const char *tenant) {
         holders[i] = h;
         h->link = h->connection = -1;
         h->child = fork();
-        if (h->child == 0)
+        if (h->child == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL);       /* or it would outlive a test that crashes */
                 for (;;)
                         pause();
+        }
         assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
         h->client = pair[0];
         assert_int_equal(peer_from_socket(pair[1], PEER_SOCKET_TENANT, tenant, &h->peer), 0);

@@ -114,7 +114,7 @@ static void test_overtakes_the_queue(void **state) {
                         refused++;
         }
         print_message("%u of %u batches came too late\n", refused, BATCHES);
-        assert_true(refused > 0);
+        assert_true(refused > BATCHES / 2);     /* more than what can be on its way to the queue */
         assert_false(device_copies(device, 1 << 20, 0x11000, map, map + PAGE, 0x43));
         close(device);
         close(fd);

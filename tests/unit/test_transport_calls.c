@@ -717,6 +717,24 @@ static void test_health_watch(void **state) {
         (void)grpc_client_free(c);
 }
 
+/* A stream that its client gave up leaves nothing behind: no watcher, no connection. */
+static void test_watcher_that_leaves(void **state) {
+        struct grpc_client *c = grpc_client_connect(served.client);
+        struct grpc_client_call *call = grpc_client_start(c, "/grpc.health.v1.Health/Watch", NULL, "", 0, 10000, true);
+        struct grpc_client_answer a;
+
+        (void)state;
+        assert_int_equal(next_status(call), 1);
+        grpc_client_cancel(call);
+        grpc_client_wait(call, &a);
+        assert_int_equal(a.status, 1);
+        grpc_client_answer_clear(&a);
+        (void)grpc_client_free(c);
+        for (int i = 0; i < 500 && transport_connections(served.transport) > 0; i++)
+                sleep_ms(10);
+        assert_int_equal(transport_connections(served.transport), 0);
+}
+
 /* A client that does not read its stream is dropped; nobody waits for it. */
 static void test_watcher_that_does_not_read(void **state) {
         struct grpc_client *c = grpc_client_connect(served.client);
@@ -804,6 +822,7 @@ int main(void) {
                 cmocka_unit_test_setup(test_client_leaves_before_the_answer, fresh),
                 cmocka_unit_test_setup(test_health_check, fresh),
                 cmocka_unit_test_setup(test_health_watch, fresh),
+                cmocka_unit_test_setup(test_watcher_that_leaves, fresh),
                 cmocka_unit_test_setup(test_watcher_that_does_not_read, fresh),
                 cmocka_unit_test_setup(test_stop_ends_streams_and_waits_for_calls, fresh),
                 cmocka_unit_test_setup(test_stop_cancels_what_does_not_end, fresh),

@@ -17,7 +17,7 @@
 
 #define CHECK "/grpc.health.v1.Health/Check"
 #define UNMAP_ALL "/iommud.v1.Client/UnmapAll"
-#define SILENT_MS 300U
+#define SILENT_MS 1200U
 #define PER_OWNER 6U
 
 static char token[2 * SESSION_TOKEN_BYTES + 1];

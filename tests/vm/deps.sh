@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # deps.sh: installs what the lab needs on the host and does not find there. Does nothing, and needs no
 # privilege, when everything is present.
 #

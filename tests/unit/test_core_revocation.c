@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* link: broker db proto util */
+/*
+ * Taking everything back, with containers that only note what is done to them: the holder is killed, everything is unmapped and
+ * once more after its death, and until then, and while somebody has the device open, nobody else gets it (I12).
+ */
+#include "test_core_harness.h"
+
+#include <fcntl.h>
+
+#include "backend/revoke.h"
+#include "core/lease.h"
+#include "core/revocation.h"
+
+/* ---- backend/revoke.h, scripted ---- */
+
+static struct {
+        pthread_mutex_t lock;
+        const struct holder *holder;
+        unsigned unmapped, unmapped_after_death, fail;
+        bool busy;                      /* somebody has the device open */
+} vfio = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+int revoke_container_fd(int container_fd) {
+        LOCK_SCOPE(&vfio.lock);
+
+        assert_true(fcntl(container_fd, F_GETFD) >= 0);
+        vfio.unmapped++;
+        if (vfio.holder && !child_is_alive(vfio.holder)) {
+                if (vfio.fail > 0) {
+                        vfio.fail--;
+                        return -EBUSY;
+                }
+                vfio.unmapped_after_death++;
+        }
+        return 0;
+}
+
+bool revoke_group_is_free(const char *vfio_dir, unsigned group) {
+        LOCK_SCOPE(&vfio.lock);
+
+        (void)vfio_dir, (void)group;
+        return !vfio.busy;
+}
+
+bool revoke_is_device_fd(int fd) {
+        return fd >= 0;
+}
+
+bool revoke_is_container_fd(int fd) {
+        return fd >= 0;
+}
+
+static int open_null(int *ret_fd) {
+        *ret_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+        return *ret_fd < 0 ? -errno : 0;
+}
+
+int vfio_open_container(const char *vfio_dir, int *ret_fd) {
+        (void)vfio_dir;
+        return open_null(ret_fd);
+}
+
+int vfio_open_group(const char *vfio_dir, unsigned group, int *ret_fd) {
+        (void)vfio_dir, (void)group;
+        return open_null(ret_fd);
+}
+
+/* ---- the scene: a session that has one group ---- */
+
+#define GROUP 7U
+#define DEVICE "0000:00:05.0"
+
+static struct holder *scene(uint64_t *ret_domain) {
+        struct holder *h;
+        struct refusal r;
+        bool fresh;
+        int container, group;
+
+        core.options.backend = BACKEND_VFIO_TYPE1;
+        core_start();
+        h = holder_open("alpha");
+        *ret_domain = make_domain(h);
+        pthread_mutex_lock(&vfio.lock);
+        vfio.holder = h;
+        vfio.unmapped = vfio.unmapped_after_death = vfio.fail = 0;
+        vfio.busy = false;
+        pthread_mutex_unlock(&vfio.lock);
+        assert_int_equal(lease_take(core.broker, h->session, *ret_domain, GROUP, DEVICE, &fresh, &container, &group, &r), 0);
+        assert_true(fresh);
+        fd_close(container);
+        fd_close(group);
+        return h;
+}
+
+static int teardown(void **state) {
+        pthread_mutex_lock(&vfio.lock);
+        vfio.fail = 0;
+        vfio.busy = false;
+        pthread_mutex_unlock(&vfio.lock);
+        return core_teardown(state);
+}
+
+static unsigned of_vfio(const unsigned *counter) {
+        LOCK_SCOPE(&vfio.lock);
+        return *counter;
+}
+
+static enum refusal_reason take(struct holder *h, uint64_t domain) {
+        struct refusal r;
+        int container, group;
+        bool fresh;
+
+        if (lease_take(core.broker, h->session, domain, GROUP, DEVICE, &fresh, &container, &group, &r) < 0)
+                return r.reason;
+        fd_close(container);
+        fd_close(group);
+        lease_drop(core.broker, GROUP);
+        return REFUSAL_NONE;
+}
+
+static bool is_leased(void) {
+        struct lease l;
+
+        return lease_describe(core.broker, GROUP, &l);
+}
+
+/* ---- tests ---- */
+
+static void everything_is_unmapped_again_after_the_holders_death(void **state) {
+        uint64_t domain;
+        struct holder *h = scene(&domain);
+
+        (void)state;
+        revocation_begin(h->session, REFUSAL_NOT_PERMITTED, "test");
+        EVENTUALLY(charged("alpha", RESOURCE_SESSIONS) == 0);
+        assert_false(child_is_alive(h));
+        assert_int_equal(of_vfio(&vfio.unmapped), 2);
+        assert_int_equal(of_vfio(&vfio.unmapped_after_death), 2);       /* it was killed before the first time */
+        assert_false(is_leased());
+}
+
+/* A container that refuses is not given up, and nothing is refunded meanwhile. */
+static void what_cannot_be_unmapped_stays_charged_and_is_tried_again(void **state) {
+        uint64_t domain;
+        struct holder *h = scene(&domain);
+
+        (void)state;
+        pthread_mutex_lock(&vfio.lock);
+        vfio.fail = 2;
+        pthread_mutex_unlock(&vfio.lock);
+        revocation_begin(h->session, REFUSAL_NOT_PERMITTED, "test");
+        EVENTUALLY(of_vfio(&vfio.unmapped) >= 2);
+        assert_int_equal(charged("alpha", RESOURCE_SESSIONS), 1);
+        assert_int_equal(charged("alpha", RESOURCE_DOMAINS), 1);
+        assert_true(is_leased());
+        EVENTUALLY(charged("alpha", RESOURCE_SESSIONS) == 0);
+        assert_true(of_vfio(&vfio.unmapped_after_death) > 0);
+        assert_int_equal(charged("alpha", RESOURCE_DOMAINS), 0);
+}
+
+static void the_end_is_in_the_ledger_before_it_begins(void **state) {
+        uint64_t domain;
+        struct holder *h = scene(&domain);
+
+        (void)state;
+        pthread_mutex_lock(&vfio.lock);
+        vfio.fail = 2;
+        pthread_mutex_unlock(&vfio.lock);
+        revocation_begin(h->session, REFUSAL_NOT_PERMITTED, "test");
+        EVENTUALLY(of_vfio(&vfio.unmapped) >= 1);
+        assert_int_equal(sql("SELECT state FROM session"), LEDGER_ENDING);
+        EVENTUALLY(sql("SELECT count(*) FROM session") == 0);
+}
+
+static void a_session_is_revoked_once(void **state) {
+        uint64_t domain;
+        struct holder *h = scene(&domain);
+
+        (void)state;
+        for (unsigned i = 0; i < 4; i++)
+                revocation_begin(h->session, REFUSAL_NOT_PERMITTED, "test");
+        EVENTUALLY(charged("alpha", RESOURCE_SESSIONS) == 0);
+        revocation_begin(h->session, REFUSAL_NOT_PERMITTED, "test");
+        revocation_wait_all(core.broker, WAIT_MS);
+        assert_int_equal(of_vfio(&vfio.unmapped), 2);
+}
+
+/* Only the session that ends is cut off. */
+static void another_sessions_group_is_left_alone(void **state) {
+        uint64_t domain;
+        struct holder *h = scene(&domain), *other = holder_open("beta");
+
+        (void)state;
+        revocation_begin(other->session, REFUSAL_NOT_PERMITTED, "test");
+        EVENTUALLY(charged("beta", RESOURCE_SESSIONS) == 0);
+        assert_int_equal(of_vfio(&vfio.unmapped), 0);
+        assert_true(is_leased());
+        assert_true(child_is_alive(h));
+}
+
+static void a_lent_group_is_lent_to_nobody_else(void **state) {
+        uint64_t domain, second;
+        struct holder *h = scene(&domain), *other = holder_open("beta");
+
+        (void)state;
+        second = make_domain(h);
+        assert_int_equal(take(other, 1), REFUSAL_DEVICE_BUSY);
+        assert_int_equal(take(h, second), REFUSAL_DEVICE_BUSY);
+        assert_int_equal(take(h, domain), REFUSAL_NONE);
+        lease_drop(core.broker, GROUP);
+        assert_int_equal(take(other, 1), REFUSAL_NONE);
+}
+
+/* Given back, but somebody still has it open: an orphan, lent to nobody until it proves to be free. */
+static void an_orphan_is_named_and_not_lent(void **state) {
+        uint64_t domain;
+        struct holder *h = scene(&domain), *other = holder_open("beta");
+
+        (void)state;
+        pthread_mutex_lock(&vfio.lock);
+        vfio.busy = true;
+        pthread_mutex_unlock(&vfio.lock);
+        revocation_begin(h->session, REFUSAL_NOT_PERMITTED, "test");
+        EVENTUALLY(charged("alpha", RESOURCE_SESSIONS) == 0);
+        assert_int_equal(lease_count_orphans(core.broker), 1);
+        assert_int_equal(take(other, 1), REFUSAL_DEVICE_ORPHANED);
+        pthread_mutex_lock(&vfio.lock);
+        vfio.busy = false;
+        pthread_mutex_unlock(&vfio.lock);
+        lease_check_orphans(core.broker);
+        assert_int_equal(lease_count_orphans(core.broker), 0);
+        assert_int_equal(take(other, 1), REFUSAL_NONE);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, core_setup, teardown)
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                T(everything_is_unmapped_again_after_the_holders_death),
+                T(what_cannot_be_unmapped_stays_charged_and_is_tried_again),
+                T(the_end_is_in_the_ledger_before_it_begins),
+                T(a_session_is_revoked_once),
+                T(another_sessions_group_is_left_alone),
+                T(a_lent_group_is_lent_to_nobody_else),
+                T(an_orphan_is_named_and_not_lent),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
