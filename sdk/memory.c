@@ -64,7 +64,7 @@ static int register_memory(struct iommud_client *client, int fd, const struct io
         request.request_key = request_key_data(&key);
         request.ticket = ticket.id;
         request.size = m->size;
-        request.seal_policy = options->no_seal ? IOMMUD__V1__SEAL_POLICY__SEAL_IF_ALLOWED
+        request.seal_policy = options->no_seal ? IOMMUD__V1__SEAL_POLICY__SEAL_NONE
                                                : IOMMUD__V1__SEAL_POLICY__SEAL_REQUIRED;
         request.read_only = options->read_only != 0;
         request.populate = options->populate != 0;

@@ -85,9 +85,7 @@ static void fill_register(struct op *op, const struct session *s, const struct r
         message->memory = m->id;
         message->ticket = req->ticket;
         message->size = req->size;
-        message->flags = LINK_REGISTER_SEAL;
-        if (req->seal_if_allowed && s->tenant->config.allow_unsealed)
-                message->flags = LINK_REGISTER_ALLOW_UNSEALED;
+        message->flags = req->unsealed ? LINK_REGISTER_ALLOW_UNSEALED : LINK_REGISTER_SEAL;
         if (req->populate)
                 message->flags |= LINK_REGISTER_POPULATE;
         if (req->read_only)
@@ -111,6 +109,12 @@ static struct op *admit_register(struct session *s, const void *request, struct 
                 refuse(r, REFUSAL_ZERO_LENGTH, "a memory object of 0 bytes cannot be registered");
                 return NULL;
         }
+        if (req->unsealed && !s->tenant->config.allow_unsealed) {
+                refuse(r, REFUSAL_MEMORY_UNSEALED,
+                       "tenant '%s' may not register memory that stays unsealed. Let the service seal it, or ask the operator: "
+                       "iommuctl tenant set %s --allow-unsealed", s->tenant->config.name, s->tenant->config.name);
+                return NULL;
+        }
         if (quota_charge(&s->tenant->account, &amounts, r) < 0)
                 return NULL;
         op = op_new(s, LEDGER_OP_REGISTER, LINK_REGISTER, sizeof(struct ledger_memory) + sizeof(struct link_register));
@@ -128,7 +132,7 @@ static struct op *admit_register(struct session *s, const void *request, struct 
 
 void memory_register_request(struct session *s, const struct register_request *req, struct reply *reply) {
         const uint64_t same[] = { LEDGER_OP_REGISTER, req->ticket, req->size,
-                                  (uint64_t)req->seal_if_allowed << 2 | (uint64_t)req->read_only << 1 | req->populate };
+                                  (uint64_t)req->unsealed << 2 | (uint64_t)req->read_only << 1 | req->populate };
         uint64_t hash = request_hash(REQUEST_HASH_INIT, same, sizeof same);
 
         request_start(s, &req->key, hash, reply, admit_register, req);

@@ -95,7 +95,8 @@ void device_detach_request(struct session *s, const struct detach_request *req, 
 struct register_request {
         struct request_key key;
         uint64_t ticket, size;
-        bool seal_if_allowed, read_only, populate;
+        bool unsealed;                  /* do not seal; MEMORY_UNSEALED where the tenant's policy forbids that */
+        bool read_only, populate;
 };
 void memory_register_request(struct session *s, const struct register_request *req, struct reply *reply);
 

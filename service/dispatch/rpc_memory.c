@@ -6,7 +6,7 @@ static int seal_policy(Iommud__V1__SealPolicy policy, bool *ret, struct refusal 
         case IOMMUD__V1__SEAL_POLICY__SEAL_REQUIRED:
                 *ret = false;
                 return 0;
-        case IOMMUD__V1__SEAL_POLICY__SEAL_IF_ALLOWED:
+        case IOMMUD__V1__SEAL_POLICY__SEAL_NONE:
                 *ret = true;
                 return 0;
         default:
@@ -22,7 +22,7 @@ void rpc_register_memory(struct rpc *rpc, const void *request, struct arena *are
 
         (void)arena;
         if (rpc_key(&req->request_key, &core.key, &r) < 0 ||
-            seal_policy(req->seal_policy, &core.seal_if_allowed, &r) < 0) {
+            seal_policy(req->seal_policy, &core.unsealed, &r) < 0) {
                 rpc_refuse(rpc, &r);
                 return;
         }

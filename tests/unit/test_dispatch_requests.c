@@ -285,7 +285,7 @@ static void test_seal_policy(void **state) {
 
         (void)state;
         assert_int_equal(call(CLIENT "RegisterMemory", &q), 0);
-        assert_false(fake.seal_if_allowed);
+        assert_false(fake.unsealed);
         q.seal_policy = (Iommud__V1__SealPolicy)2;      /* of a later version: never guess the weaker one */
         assert_int_equal(call(CLIENT "RegisterMemory", &q), REFUSAL_BAD_MESSAGE);
 }

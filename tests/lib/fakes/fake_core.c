@@ -45,7 +45,7 @@ static struct fake_core {
         struct request_key key;
         uint64_t domain, object;
         char name[LEDGER_NAME_MAX], client_name[LEDGER_NAME_MAX];
-        bool force, seal_if_allowed, read_only, populate;
+        bool force, unsealed, read_only, populate;
         size_t n, n_memory, n_access;
         uint64_t iova[REQUEST_BATCH_MAX], length[REQUEST_BATCH_MAX];
         uint64_t offset[REQUEST_BATCH_MAX], memory[REQUEST_BATCH_MAX];
@@ -342,7 +342,7 @@ void memory_register_request(struct session *s, const struct register_request *r
         FAKE_BEGIN(&req->key)
         (void)s;
         fake.object = req->ticket;
-        fake.seal_if_allowed = req->seal_if_allowed;
+        fake.unsealed = req->unsealed;
         fake.read_only = req->read_only;
         fake.populate = req->populate;
         answer.size = req->size;
