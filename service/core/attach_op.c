@@ -210,7 +210,7 @@ void device_attach_request(struct session *s, const struct attach_request *req, 
         struct refusal r;
 
         if (check_device_name(req->device, &r) < 0 ||
-            device_find_usable(s->broker, &s->tenant->config, req->device, &admission.group, &r) < 0) {
+            device_find_usable(s->broker, s->tenant, req->device, &admission.group, &r) < 0) {
                 reply_refused(reply, &r);
                 return;
         }
@@ -347,13 +347,12 @@ static uint64_t attachment_of_group(struct session *s, uint32_t group) {
 }
 
 int device_release(struct broker *b, const char *device, const char **ret_state, struct refusal *r) {
-        static const struct ledger_tenant anybody = { .name = "(operator)" };
         struct session *s = NULL;
         uint64_t attachment;
         uint32_t group;
         struct lease l;
 
-        if (device_find_usable(b, &anybody, device, &group, r) < 0)
+        if (device_find_usable(b, NULL, device, &group, r) < 0)
                 return -1;
         if (lease_describe(b, group, &l) && l.state == LEASE_HELD)
                 s = session_find(b, l.session);

@@ -95,7 +95,7 @@ static bool balances_fit(struct broker *b, struct check *c, bool say) {
                                 continue;
                         fit = false;
                         (void)snprintf(text, sizeof text, "tenant '%s' is charged %" PRIu64 " %s, and has %" PRIu64,
-                                       sums[i].tenant->config.name, used[k], resource_name((enum resource)k), sums[i].sum.of[k]);
+                                       sums[i].tenant->name, used[k], resource_name((enum resource)k), sums[i].sum.of[k]);
                         if (say)
                                 report(c, "I1", text);
                 }

@@ -60,7 +60,7 @@ static void add_lease(struct broker *b, const struct session *s, struct device_v
         v->state = l.state == LEASE_ORPHANED ? "orphaned" : "leased";
         text_copy(v->why_not, sizeof v->why_not,
                   l.state == LEASE_ORPHANED ? "given back, but a process still has it open" : "lent to a session");
-        if (!s || strcmp(s->tenant->config.name, l.tenant) == 0) {
+        if (!s || strcmp(s->tenant->name, l.tenant) == 0) {
                 text_copy(v->tenant, sizeof v->tenant, l.tenant);
                 v->session = l.session;
         }
@@ -76,7 +76,7 @@ int device_list(struct broker *b, struct session *s, int (*each)(const struct de
                 for (size_t i = 0; result == 0 && i < b->options.n_soft_devices; i++) {
                         describe_soft(b, i, &v);
                         add_lease(b, s, &v);
-                        if (!s || tenant_may_lease(&s->tenant->config, v.name, v.vendor_device))
+                        if (!s || tenant_may_lease(b, s->tenant, v.name, v.vendor_device))
                                 result = each(&v, arg);
                 }
                 return result;
@@ -86,7 +86,7 @@ int device_list(struct broker *b, struct session *s, int (*each)(const struct de
         for (size_t i = 0; result == 0 && i < inventory.n; i++) {
                 describe_pci(b, &inventory, &inventory.devices[i], &v);
                 add_lease(b, s, &v);
-                if (!s || tenant_may_lease(&s->tenant->config, v.name, v.vendor_device))
+                if (!s || tenant_may_lease(b, s->tenant, v.name, v.vendor_device))
                         result = each(&v, arg);
         }
         inventory_clear(&inventory);
@@ -119,11 +119,13 @@ static int find(struct broker *b, const char *name, struct device_view *ret, str
                               name);
 }
 
-int device_find_usable(struct broker *b, const struct ledger_tenant *tenant, const char *name, uint32_t *ret_group,
+int device_find_usable(struct broker *b, struct tenant *tenant, const char *name, uint32_t *ret_group,
                        struct refusal *r) {
         struct device_view v;
 
-        if (find(b, name, &v, r) < 0 || !tenant_may_lease(tenant, v.name, v.vendor_device))
+        if (!tenant && find(b, name, &v, r) < 0)
+                return -1;
+        if (tenant && (find(b, name, &v, r) < 0 || !tenant_may_lease(b, tenant, v.name, v.vendor_device)))
                 return refuse(r, REFUSAL_UNKNOWN_DEVICE, "tenant '%s' has no device '%s' to attach (iommud_device_list() names "
                                                          "those it has)", tenant->name, name);
         /* Whether it is lent is decided when it is taken (core/lease.c); here only whether it ever could be. */
@@ -136,7 +138,7 @@ int device_find_usable(struct broker *b, const struct ledger_tenant *tenant, con
 int constraints_query(struct broker *b, struct session *s, const char *device, struct container_info *ret, struct refusal *r) {
         uint32_t group;
 
-        if (device && device[0] && device_find_usable(b, &s->tenant->config, device, &group, r) < 0)
+        if (device && device[0] && device_find_usable(b, s->tenant, device, &group, r) < 0)
                 return -1;
         constraints_default(b, ret);
         return 0;

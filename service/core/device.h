@@ -6,8 +6,8 @@
 #include "core/session.h"
 
 /* The group of a device that may be attached: it exists, the tenant may lease it, its group is viable. UNKNOWN_DEVICE (also
- * for a device that the tenant may not lease) or GROUP_NOT_VIABLE. No lock held: reads sysfs. */
-int device_find_usable(struct broker *b, const struct ledger_tenant *tenant, const char *name, uint32_t *ret_group,
+ * for a device that the tenant may not lease; tenant NULL: an operator asks) or GROUP_NOT_VIABLE. No lock held: reads sysfs. */
+int device_find_usable(struct broker *b, struct tenant *tenant, const char *name, uint32_t *ret_group,
                        struct refusal *r);
 
 /* Session's lock held. */

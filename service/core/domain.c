@@ -285,7 +285,7 @@ static void fill_view(struct session *s, struct domain *d, struct domain_view *v
         v->state = s->stage == SESSION_ENDING ? "closing" : object_state_name(d->state);
         v->info = *domain_constraints(d);
         text_copy(v->label, sizeof v->label, d->label);
-        text_copy(v->tenant, sizeof v->tenant, s->tenant->config.name);
+        text_copy(v->tenant, sizeof v->tenant, s->tenant->name);
         HASH_ITER(hh, s->attachments, a, next) {
                 if (a->domain != d || v->n_attachments == VIEW_ATTACHMENTS_MAX)
                         continue;
@@ -356,7 +356,7 @@ size_t domain_list(struct broker *b, const char *tenant, uint64_t after, size_t 
                 struct domain *d, *next;
                 LOCK_SCOPE(&s->lock);
 
-                if (tenant && tenant[0] && strcmp(tenant, s->tenant->config.name) != 0)
+                if (tenant && tenant[0] && strcmp(tenant, s->tenant->name) != 0)
                         continue;
                 HASH_ITER(hh, s->domains, d, next) {
                         if (n == room) {

@@ -113,7 +113,7 @@ int lease_take(struct broker *b, struct session *s, uint64_t domain, uint32_t gr
         }
         *ret_new = !l;
         if (!l)
-                l = add(b, group, s->tenant->config.name, s->id, domain, device);
+                l = add(b, group, s->tenant->name, s->id, domain, device);
         if (l)
                 l->attachments++;
         pthread_mutex_unlock(&b->lease_lock);
@@ -144,7 +144,7 @@ int lease_adopt(struct broker *b, struct session *s, uint64_t domain, uint32_t g
 
         l = find(b, group);
         if (!l)
-                l = add(b, group, s->tenant->config.name, s->id, domain, device);
+                l = add(b, group, s->tenant->name, s->id, domain, device);
         if (!l || l->session != s->id) {
                 fd_close(container_fd);
                 fd_close(device_fd);

@@ -109,10 +109,10 @@ static struct op *admit_register(struct session *s, const void *request, struct 
                 refuse(r, REFUSAL_ZERO_LENGTH, "a memory object of 0 bytes cannot be registered");
                 return NULL;
         }
-        if (req->unsealed && !s->tenant->config.allow_unsealed) {
+        if (req->unsealed && !atomic_load(&s->tenant->allow_unsealed)) {
                 refuse(r, REFUSAL_MEMORY_UNSEALED,
                        "tenant '%s' may not register memory that stays unsealed. Let the service seal it, or ask the operator: "
-                       "iommuctl tenant set %s --allow-unsealed", s->tenant->config.name, s->tenant->config.name);
+                       "iommuctl tenant set %s --allow-unsealed", s->tenant->name, s->tenant->name);
                 return NULL;
         }
         if (quota_charge(&s->tenant->account, &amounts, r) < 0)

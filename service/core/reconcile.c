@@ -285,14 +285,14 @@ int reconcile_session(struct session *s) {
         }
         if (differs > 0 && !s->recovery->client_gone) {         /* a holder unmaps by itself when its client dies */
                 log_error("session %" PRIu64 " of tenant %s: ledger and holder differ in %u places that no operation explains",
-                          s->id, s->tenant->config.name, differs);
+                          s->id, s->tenant->name, differs);
                 broker_audit(s->broker, "ledger.differs", &s->peer, "ledger and holder differ; the holder's account counts");
         }
         pthread_mutex_lock(&s->lock);
         if (s->stage == SESSION_RECONCILING)
                 s->stage = SESSION_LIVE;
         pthread_mutex_unlock(&s->lock);
-        log_notice("session %" PRIu64 " of tenant %s goes on: its holder (pid %u) is back", s->id, s->tenant->config.name,
+        log_notice("session %" PRIu64 " of tenant %s goes on: its holder (pid %u) is back", s->id, s->tenant->name,
                    s->holder_pid);
         return 0;
 }

@@ -104,10 +104,11 @@ static struct tenant *tenant_for(struct broker *b, const char *name) {
         t = calloc(1, sizeof *t);
         if (!t)
                 return NULL;
+        text_copy(t->name, sizeof t->name, name);
         text_copy(t->config.name, sizeof t->config.name, name);
         t->retired = true;
-        quota_account_init(&t->account, t->config.name);
-        HASH_ADD_STR(b->tenants, config.name, t);
+        quota_account_init(&t->account, t->name);
+        HASH_ADD_STR(b->tenants, name, t);
         return t;
 }
 

@@ -67,7 +67,7 @@ static void adopt_orphans(struct session *s) {
                 struct lease l;
 
                 if (!lease_describe(s->broker, a->group, &l))
-                        lease_adopt_orphan(s->broker, s->tenant->config.name, a->group, a->device);
+                        lease_adopt_orphan(s->broker, s->tenant->name, a->group, a->device);
         }
 }
 
@@ -77,7 +77,7 @@ static void unmap_everything(struct revocation *v) {
         lease_revoke_session(s->broker, s->id);
         while (!holder_wait(s->holder_pidfd, KILL_WAIT_MS))
                 log_warning("session %" PRIu64 " of tenant %s: its holder (pid %u) cannot be killed yet, perhaps its memory's "
-                            "inode is stuck; it stays charged and its devices are not lent", s->id, s->tenant->config.name,
+                            "inode is stuck; it stays charged and its devices are not lent", s->id, s->tenant->name,
                             s->holder_pid);
         /* What a last operation may have mapped between the first time and its death. */
         while (lease_revoke_session(s->broker, s->id) < 0)
@@ -139,7 +139,7 @@ void revocation_begin(struct session *s, enum refusal_reason reason, const char 
                 free(v);
                 return;
         }
-        log_info("session %" PRIu64 " of tenant %s ends: %s", s->id, s->tenant->config.name, why);
+        log_info("session %" PRIu64 " of tenant %s ends: %s", s->id, s->tenant->name, why);
         v->session = session_ref(s);
         v->reason = reason;
         text_copy(v->why, sizeof v->why, why);

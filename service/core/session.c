@@ -84,7 +84,7 @@ uint64_t session_id(const struct session *s) {
 }
 
 const char *session_tenant_name(const struct session *s) {
-        return s->tenant->config.name;
+        return s->tenant->name;
 }
 
 const char *session_stage_name(enum session_stage stage) {
@@ -176,7 +176,7 @@ int session_authenticate(struct broker *b, const char *token, const struct peer 
                 return refuse_unknown(r);
         pthread_mutex_lock(&s->lock);
         stage = s->stage;
-        same = peer_same_process(&s->peer, peer) && strcmp(peer->tenant, s->tenant->config.name) == 0;
+        same = peer_same_process(&s->peer, peer) && strcmp(peer->tenant, s->tenant->name) == 0;
         if (same)
                 s->claimed = true;
         pthread_mutex_unlock(&s->lock);
@@ -239,7 +239,7 @@ struct attachment *session_find_attachment(struct session *s, uint64_t id, struc
 void session_row(const struct session *s, struct ledger_session *ret) {
         memset(ret, 0, sizeof *ret);
         ret->id = s->id;
-        text_copy(ret->tenant, sizeof ret->tenant, s->tenant->config.name);
+        text_copy(ret->tenant, sizeof ret->tenant, s->tenant->name);
         text_copy(ret->client_name, sizeof ret->client_name, s->client_name);
         ret->uid = s->peer.uid;
         ret->gid = s->peer.gid;
@@ -320,7 +320,7 @@ void session_list(struct broker *b, void (*each)(const struct session_view *v, v
                 struct session_view v = { .id = list[i]->id };
 
                 pthread_mutex_lock(&list[i]->lock);
-                text_copy(v.tenant, sizeof v.tenant, list[i]->tenant->config.name);
+                text_copy(v.tenant, sizeof v.tenant, list[i]->tenant->name);
                 text_copy(v.client_name, sizeof v.client_name, list[i]->client_name);
                 v.uid = list[i]->peer.uid;
                 v.pid = (uint32_t)list[i]->peer.pid;

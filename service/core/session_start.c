@@ -64,7 +64,7 @@ static struct tenant *admit(struct broker *b, const struct peer *peer, struct re
         }
         if (!tenant_may_start(b, t)) {
                 refuse(r, REFUSAL_LIMIT_EXCEEDED, "tenant '%s' starts more than %u sessions a second; try again in a moment",
-                       t->config.name, b->options.starts_per_second);
+                       t->name, b->options.starts_per_second);
                 r->limit = b->options.starts_per_second;
                 return NULL;
         }
@@ -179,7 +179,7 @@ void session_start(struct broker *b, int connection, const struct peer *peer) {
         }
         s->connection = connection;     /* nobody else sees the session yet but listings */
         if (commit_row(s, &r) < 0 || start_holder(s, &r) < 0) {
-                log_error("session %" PRIu64 " of tenant %s cannot start: %s", s->id, s->tenant->config.name, r.text);
+                log_error("session %" PRIu64 " of tenant %s cannot start: %s", s->id, s->tenant->name, r.text);
                 revocation_begin(s, r.reason, r.text);
         }
         session_unref(s);
@@ -236,5 +236,5 @@ void session_holder_ready(struct session *s, const struct link_header *h, size_t
         explicit_bzero(s->token, sizeof s->token);
         explicit_bzero(s->secret, sizeof s->secret);
         pthread_mutex_unlock(&s->lock);
-        broker_audit(s->broker, "session.opened", &s->peer, s->tenant->config.name);
+        broker_audit(s->broker, "session.opened", &s->peer, s->tenant->name);
 }

@@ -24,13 +24,14 @@ bool tenant_name_is_valid(const char *name) {
         return n > 0 && n < LEDGER_NAME_MAX && name[n] == '\0' && strchr("_.-", name[0]) == NULL;
 }
 
-bool tenant_may_lease(const struct ledger_tenant *t, const char *device, const char *vendor_device) {
-        if (t->n_devices == 0)
-                return true;
-        for (uint32_t i = 0; i < t->n_devices; i++)
-                if (strcmp(t->devices[i], device) == 0 || strcmp(t->devices[i], vendor_device) == 0)
+bool tenant_may_lease(struct broker *b, struct tenant *t, const char *device, const char *vendor_device) {
+        const struct ledger_tenant *c = &t->config;
+        LOCK_SCOPE(&b->lock);
+
+        for (uint32_t i = 0; i < c->n_devices; i++)
+                if (strcmp(c->devices[i], device) == 0 || strcmp(c->devices[i], vendor_device) == 0)
                         return true;
-        return false;
+        return c->n_devices == 0;
 }
 
 bool tenant_may_start(struct broker *b, struct tenant *t) {
@@ -55,13 +56,14 @@ static struct tenant *add(struct broker *b, const struct ledger_tenant *config, 
                 t = calloc(1, sizeof *t);
                 if (!t)
                         return NULL;
-                t->config = *config;
-                quota_account_init(&t->account, t->config.name);
+                text_copy(t->name, sizeof t->name, config->name);
+                quota_account_init(&t->account, t->name);
                 t->start_tokens = b->options.starts_per_second;
                 t->start_refilled_ms = monotonic_ms();
-                HASH_ADD_STR(b->tenants, config.name, t);
+                HASH_ADD_STR(b->tenants, name, t);
         }
         t->config = *config;
+        atomic_store(&t->allow_unsealed, config->allow_unsealed);
         t->from_file = from_file;
         t->retired = false;
         quota_account_set_limits(&t->account, config->quota);
@@ -158,7 +160,7 @@ int tenant_of_peer(struct broker *b, struct peer *peer, struct refusal *r) {
                                 best_fit = specificity(&t->config.rules[i]);
                         }
         if (best) {
-                text_copy(peer->tenant, sizeof peer->tenant, best->config.name);
+                text_copy(peer->tenant, sizeof peer->tenant, best->name);
                 return 0;
         }
         if (unprovable)
@@ -181,7 +183,7 @@ static void view_of(struct broker *b, struct tenant *t, struct tenant_view *ret)
         ret->origin = t->from_file ? "file" : "ledger";
         if (t->config.own_socket)
                 (void)snprintf(ret->socket_directory, sizeof ret->socket_directory, "%s/%s", b->options.tenant_directory,
-                               t->config.name);
+                               t->name);
 }
 
 static int check_upsert(struct broker *b, const struct tenant_upsert *u, struct tenant *old, struct refusal *r) {

@@ -15,9 +15,11 @@
  * A tenant: who is charged. Lives until it was deleted and its last session is gone.
  */
 struct tenant {
-        UT_hash_handle hh;              /* broker->lock, as everything here but account and refs */
-        struct ledger_tenant config;
+        UT_hash_handle hh;              /* broker->lock, as everything here but name, account and allow_unsealed */
+        char name[LEDGER_NAME_MAX];     /* never changes */
         struct quota_account account;
+        atomic_bool allow_unsealed;     /* config's, for those who hold a lock further down */
+        struct ledger_tenant config;
         bool from_file;
         bool retired;                   /* deleted, or gone from the file: no new sessions */
         bool had_sockets;               /* scratch of tenant_reload() */
@@ -39,5 +41,5 @@ void tenant_free_all(struct broker *b);
 bool tenant_may_start(struct broker *b, struct tenant *t);
 
 bool tenant_name_is_valid(const char *name);
-/* May it lease that device: by its name or vendor:device. */
-bool tenant_may_lease(const struct ledger_tenant *t, const char *device, const char *vendor_device);
+/* May it lease that device: by its name or vendor:device. Takes broker->lock. */
+bool tenant_may_lease(struct broker *b, struct tenant *t, const char *device, const char *vendor_device);

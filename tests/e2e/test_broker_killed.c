@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * I6: the service is killed at any moment; DMA and mappings go on without it, the next one takes them over, clients continue with
- * the handles they have, and a request that is repeated with its key has no second effect.
+ * I6: the service is killed at any moment; DMA and mappings go on without it, the next one takes them over, clients
+ * continue with the handles they have, and a request that is repeated with its key has no second effect.
  */
 #include <pthread.h>
 #include <signal.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * I6: the service, a holder, a client or both are killed at random moments under a random workload. After each round the ledger
- * and the holders agree, and at the end nothing is left. IOMMUD_TEST_SEED replays the order of the kills, IOMMUD_TEST_ROUNDS asks
- * for more of them.
+ * I6: the service, a holder, a client or both are killed at random moments under a random workload. After each round
+ * the ledger and the holders agree, and at the end nothing is left. IOMMUD_TEST_SEED replays the order of the kills,
+ * IOMMUD_TEST_ROUNDS asks for more of them.
  */
 #include <signal.h>
 #include <stdio.h>

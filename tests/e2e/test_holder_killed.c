@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * I6, I2: a holder is killed, alone or with the service. Nothing of its client is reachable any more, the client is told, and
- * nothing stays charged.
+ * I6, I2: a holder is killed, alone or with the service. Nothing of its client is reachable any more, the client is
+ * told, and nothing stays charged.
  */
 #include <errno.h>
 #include <signal.h>
@@ -24,7 +24,8 @@ static void test_session_ends_with_the_reason(void **state) {
         refused(iommud_unmap_all(j.domain, NULL), ECONNRESET, IOMMUD_REASON_HOLDER_LOST, NULL);
         service_wait_sessions(s, 0);
         service_assert_nothing_used(s, "me");
-        refused(iommud_map(j.domain, JOB_IOVA, j.memory, 0, PAGE, IOMMUD_READ), ECONNRESET, IOMMUD_REASON_HOLDER_LOST, NULL);
+        refused(iommud_map(j.domain, JOB_IOVA, j.memory, 0, PAGE, IOMMUD_READ), ECONNRESET, IOMMUD_REASON_HOLDER_LOST,
+                NULL);
         assert_true(edu_transfer(j.device, JOB_IOVA, EDU_BLOCK, true) < 0);
         job_begin(&other, s->client, "edu0", (uint64_t)2 * PAGE);       /* lent again */
         job_map(&other);

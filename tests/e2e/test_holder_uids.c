@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * DESIGN, section 4: run as root, every holder has a uid of its own that nobody else has, and finds its way back to the next
- * service all the same.
+ * DESIGN, section 4: run as root, every holder has a uid of its own that nobody else has, and finds its way back to
+ * the next service all the same.
  */
 #include <errno.h>
 #include <signal.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * I2, I8: nobody reaches what is another's: not by guessing ids, not with another's token, not with the device that another had
- * before, and not at the addresses that another uses.
+ * I2, I8: nobody reaches what is another's: not by guessing ids, not with another's token, not with the device that
+ * another had before, and not at the addresses that another uses.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -155,7 +155,8 @@ static void test_unknown_uid(void **state) {
         s = service_start(&(struct service_options){ .tenants = "[tenant one]\nrule = uid:54321\n" });
         agent_start(&a);
         agent_ok(&a, "uid 54322");
-        assert_non_null(strstr(agent_refused(&a, EACCES, IOMMUD_REASON_UNKNOWN_PEER, "connect %s", s->client), "54322"));
+        assert_non_null(strstr(agent_refused(&a, EACCES, IOMMUD_REASON_UNKNOWN_PEER, "connect %s", s->client),
+                               "54322"));
         agent_end(&a);
         agent_start(&a);
         agent_ok(&a, "uid 54321");
@@ -231,7 +232,8 @@ static void test_same_address_in_two_domains(void **state) {
 
 /* The client dies in the middle of a transfer; whoever gets its device next does not reach its memory. */
 static void test_client_killed_during_transfer(void **state) {
-        struct service *s = service_start(&(struct service_options){ .soft = "devices = edu0\ndma_delay_us = 300000\n" });
+        struct service *s = service_start(&(struct service_options){
+                .soft = "devices = edu0\ndma_delay_us = 300000\n" });
         struct agent a;
         struct job j;
 

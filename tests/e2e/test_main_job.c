@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * The main job on the software IOMMU: connect, domain, device, memory, map, DMA both ways with every byte compared, unmap, and
- * then no DMA any more.
+ * The main job on the software IOMMU: connect, domain, device, memory, map, DMA both ways with every byte compared,
+ * unmap, and then no DMA any more.
  */
 #include "lib/edu.h"
 #include "lib/job.h"
@@ -104,7 +104,8 @@ static void test_access_is_enforced(void **state) {
         memset(j.bytes, 0x22, PAGE);
         memset(to, 0x33, PAGE);
         must(edu_transfer(j.device, JOB_IOVA, EDU_BLOCK, false));               /* the device's buffer has 0x22 */
-        must(edu_transfer(j.device, JOB_IOVA + PAGE, EDU_BLOCK, false));        /* may not be read: the buffer keeps it */
+        /* may not be read: the buffer keeps it */
+        must(edu_transfer(j.device, JOB_IOVA + PAGE, EDU_BLOCK, false));
         must(edu_transfer(j.device, JOB_IOVA + PAGE, EDU_BLOCK, true));
         for (size_t i = 0; i < EDU_BLOCK; i++)
                 assert_int_equal(to[i], 0x22);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * Many clients at once: threads that share a client, threads with clients of their own, processes; and sessions that come and go
- * leave nothing behind.
+ * Many clients at once: threads that share a client, threads with clients of their own, processes; and sessions that
+ * come and go leave nothing behind.
  */
 #include <errno.h>
 #include <pthread.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * I1: exactly the quota can be used, one more is refused with the numbers, and afterwards the balance is zero. Every resource.
+ * I1: exactly the quota can be used, one more is refused with the numbers, and afterwards the balance is zero. Every
+ * resource.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -14,7 +15,8 @@ static struct service *start_with(const char *quotas) {
         char tenants[512];
 
         (void)snprintf(tenants, sizeof tenants, "[tenant me]\nrule = uid:%u\n%s", getuid(), quotas);
-        return service_start(&(struct service_options){ .tenants = tenants, .soft = "devices = edu0 edu1 edu2\ndma_delay_us = 1\n" });
+        return service_start(&(struct service_options){ .tenants = tenants,
+                                                        .soft = "devices = edu0 edu1 edu2\ndma_delay_us = 1\n" });
 }
 
 static void assert_numbers(const struct iommud_error *e, enum iommud_resource resource, uint64_t limit, uint64_t used,
@@ -36,11 +38,13 @@ static void test_locked_bytes(void **state) {
         job_begin(&j, s->client, NULL, (uint64_t)32 * PAGE);
         must(iommud_map(j.domain, JOB_IOVA, j.memory, 0, (uint64_t)15 * PAGE, IOMMUD_READ_WRITE));
         job_snapshot(&j, &before);
-        refused(iommud_map(j.domain, 0x800000, j.memory, 0, (uint64_t)2 * PAGE, IOMMUD_READ), EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED, &e);
+        refused(iommud_map(j.domain, 0x800000, j.memory, 0, (uint64_t)2 * PAGE, IOMMUD_READ), EDQUOT,
+                IOMMUD_REASON_QUOTA_EXCEEDED, &e);
         assert_numbers(&e, IOMMUD_RESOURCE_LOCKED_BYTES, 65536, 15 * PAGE, 2 * PAGE);
         job_assert_unchanged(&j, &before);
         must(iommud_map(j.domain, 0x800000, j.memory, 0, PAGE, IOMMUD_READ));           /* exactly */
-        refused(iommud_map(j.domain, 0x900000, j.memory, 0, PAGE, IOMMUD_READ), EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED, &e);
+        refused(iommud_map(j.domain, 0x900000, j.memory, 0, PAGE, IOMMUD_READ), EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED,
+                &e);
         assert_numbers(&e, IOMMUD_RESOURCE_LOCKED_BYTES, 65536, 65536, PAGE);
         must(iommud_unmap(j.domain, 0x800000, PAGE));
         must(iommud_map(j.domain, 0x900000, j.memory, 0, PAGE, IOMMUD_READ));           /* given back */
@@ -59,7 +63,8 @@ static void test_mappings(void **state) {
         (void)state;
         job_begin(&j, s->client, NULL, (uint64_t)9 * PAGE);
         for (uint64_t i = 0; i < 9; i++)
-                entries[i] = (struct iommud_map_entry){ JOB_IOVA + i * 2 * PAGE, j.memory, i * PAGE, PAGE, IOMMUD_READ };
+                entries[i] = (struct iommud_map_entry){ JOB_IOVA + i * 2 * PAGE, j.memory, i * PAGE, PAGE,
+                                                        IOMMUD_READ };
         refused(iommud_map_batch(j.domain, entries, 9), EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED, &e);
         assert_numbers(&e, IOMMUD_RESOURCE_MAPPINGS, 8, 0, 9);
         assert_int_equal(job_mappings(j.domain), 0);
@@ -176,7 +181,8 @@ static void test_sessions_share_the_quota(void **state) {
         job_begin(&b, s->client, NULL, (uint64_t)4 * PAGE);
         must(iommud_map(a.domain, JOB_IOVA, a.memory, 0, (uint64_t)3 * PAGE, IOMMUD_READ));
         must(iommud_map(b.domain, JOB_IOVA, b.memory, 0, PAGE, IOMMUD_READ));
-        refused(iommud_map(b.domain, 0x200000, b.memory, 0, PAGE, IOMMUD_READ), EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED, &e);
+        refused(iommud_map(b.domain, 0x200000, b.memory, 0, PAGE, IOMMUD_READ), EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED,
+                &e);
         assert_numbers(&e, IOMMUD_RESOURCE_LOCKED_BYTES, 16384, 16384, PAGE);
         job_end(&a);
         service_wait_sessions(s, 1);
@@ -193,7 +199,8 @@ static void test_zero(void **state) {
 
         (void)state;
         job_begin(&j, s->client, NULL, PAGE);
-        refused(iommud_map(j.domain, JOB_IOVA, j.memory, 0, PAGE, IOMMUD_READ), EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED, NULL);
+        refused(iommud_map(j.domain, JOB_IOVA, j.memory, 0, PAGE, IOMMUD_READ), EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED,
+                NULL);
         refused(iommud_device_attach(j.domain, "edu0", &a), EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED, NULL);
         job_end(&j);
         service_end(s);

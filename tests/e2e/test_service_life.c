@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * Starting and stopping: signals, what is wrong with a configuration or a ledger is said with its place, and two services never
- * share a ledger.
+ * Starting and stopping: signals, what is wrong with a configuration or a ledger is said with its place, and two
+ * services never share a ledger.
  */
 #include <errno.h>
 #include <signal.h>
@@ -154,7 +154,8 @@ static void test_two_services_on_one_ledger(void **state) {
         (void)state;
         second = service_new(&(struct service_options){ 0 });
         (void)snprintf(runtime, sizeof runtime, "%s", second->runtime);
-        service_write_text(second, "[service]\nbackend = soft\nstate_directory = %s\nruntime_directory = %s\nholder_uids =\n"
+        service_write_text(second,
+                           "[service]\nbackend = soft\nstate_directory = %s\nruntime_directory = %s\nholder_uids =\n"
                                    "[tenant me]\nrule = uid:%u\n", s->state, runtime, getuid());
         (void)snprintf(pid, sizeof pid, "%d", s->pid);
         assert_refuses_to_start(second, pid);
@@ -174,7 +175,8 @@ static void test_two_services_on_one_socket(void **state) {
 
         (void)state;
         second = service_new(&(struct service_options){ 0 });
-        service_write_text(second, "[service]\nbackend = soft\nstate_directory = %s\nruntime_directory = %s\nholder_uids =\n"
+        service_write_text(second,
+                           "[service]\nbackend = soft\nstate_directory = %s\nruntime_directory = %s\nholder_uids =\n"
                                    "[tenant me]\nrule = uid:%u\n", second->state, s->runtime, getuid());
         assert_false(service_try_launch(second, &code));
         assert_int_equal(code, 1);

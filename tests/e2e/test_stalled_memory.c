@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * I10: a client makes the inode of its memory hang (a write to it whose source page never comes), then registers it. Its session
- * ends after the deadline, everybody else goes on as if nothing were.
+ * I10: a client makes the inode of its memory hang (a write to it whose source page never comes), then registers it.
+ * Its session ends after the deadline, everybody else goes on as if nothing were.
  */
 #include <errno.h>
 #include <fcntl.h>

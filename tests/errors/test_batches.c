@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * I9: a batch happens wholly or not at all, and says which element failed. Messages that are no requests are refused, and the
- * connection goes on.
+ * I9: a batch happens wholly or not at all, and says which element failed. Messages that are no requests are refused,
+ * and the connection goes on.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -207,7 +207,8 @@ static void test_messages_that_are_none(void **state) {
         grpc_client_unary(c.grpc, "/iommud.v1.Client/NoSuchThing", c.token, "", 0, 20000, &a);
         assert_int_equal(a.status, 12);
         grpc_client_answer_clear(&a);
-        grpc_client_unary(c.grpc, "/iommud.v1.Operator/GetStatus", c.token, "", 0, 20000, &a);   /* not on this socket */
+        /* not on this socket */
+        grpc_client_unary(c.grpc, "/iommud.v1.Operator/GetStatus", c.token, "", 0, 20000, &a);
         assert_true(a.status == 12 || a.status == 7);
         grpc_client_answer_clear(&a);
         grpc_client_unary(c.grpc, "/iommud.v1.Client/Map", c.token, large, 4U << 20, 20000, &a);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * I10: what clients send that is no protocol, or do not send at all, costs themselves at most; others work on meanwhile.
+ * I10: what clients send that is no protocol, or do not send at all, costs themselves at most; others work on
+ * meanwhile.
  */
 #include <errno.h>
 #include <fcntl.h>

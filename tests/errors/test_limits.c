@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * Limits that are not a tenant's quota: sessions of the host, mappings that the IOMMU takes. (Quotas: tests/e2e/test_quota.c.)
+ * Limits that are not a tenant's quota: sessions of the host, mappings that the IOMMU takes. (Quotas:
+ * tests/e2e/test_quota.c.)
  */
 #include <errno.h>
 #include <stdio.h>

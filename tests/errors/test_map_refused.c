@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * Every range that cannot be mapped or unmapped is refused with its reason and with numbers that help, and leaves nothing behind.
+ * Every range that cannot be mapped or unmapped is refused with its reason and with numbers that help, and leaves
+ * nothing behind.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -47,9 +48,11 @@ struct bad_map {
 static void assert_refused(struct fixture *f, const struct bad_map *b, struct iommud_error *e) {
         char call[128];
 
-        (void)snprintf(call, sizeof call, "map 0x%llx offset 0x%llx length 0x%llx access %u", (unsigned long long)b->iova,
+        (void)snprintf(call, sizeof call, "map 0x%llx offset 0x%llx length 0x%llx access %u",
+                       (unsigned long long)b->iova,
                        (unsigned long long)b->offset, (unsigned long long)b->length, b->access);
-        job_refused(iommud_map(f->job.domain, b->iova, f->job.memory, b->offset, b->length, (enum iommud_access)b->access),
+        job_refused(iommud_map(f->job.domain, b->iova, f->job.memory, b->offset, b->length,
+                               (enum iommud_access)b->access),
                     b->error, b->reason, call, e);
         assert_int_equal(e->element, -1);
         assert_string_equal(e->call, "iommud_map");
@@ -131,7 +134,8 @@ static void test_outside_aperture(void **state) {
                 assert_refused(&f, &bad[i], &e);
                 assert_int_equal(e.nearest_above, APERTURE_END - 1);
         }
-        must(iommud_map(f.job.domain, APERTURE_END - PAGE, f.job.memory, PAGES(4), PAGE, IOMMUD_READ_WRITE));  /* up to it is fine */
+        /* up to it is fine */
+        must(iommud_map(f.job.domain, APERTURE_END - PAGE, f.job.memory, PAGES(4), PAGE, IOMMUD_READ_WRITE));
         must(iommud_map(f.job.domain, 0, f.job.memory, PAGES(4), PAGE, IOMMUD_READ_WRITE));
         must(iommud_unmap(f.job.domain, APERTURE_END - PAGE, PAGE));
         must(iommud_unmap(f.job.domain, 0, PAGE));
@@ -255,7 +259,8 @@ static void test_bad_unmap(void **state) {
 
                 (void)snprintf(call, sizeof call, "unmap 0x%llx length 0x%llx", (unsigned long long)bad[i].iova,
                                (unsigned long long)bad[i].length);
-                job_refused(iommud_unmap(f.job.domain, bad[i].iova, bad[i].length), bad[i].error, bad[i].reason, call, &e);
+                job_refused(iommud_unmap(f.job.domain, bad[i].iova, bad[i].length), bad[i].error, bad[i].reason, call,
+                            &e);
                 if (bad[i].conflict_first <= bad[i].conflict_last) {
                         assert_int_equal(e.conflict_first, bad[i].conflict_first);
                         assert_int_equal(e.conflict_last, bad[i].conflict_last);

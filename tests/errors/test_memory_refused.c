@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * Every descriptor that is no memory for devices, and every use of memory that its descriptor does not allow, is refused with
- * its reason, and nothing stays registered or charged.
+ * Every descriptor that is no memory for devices, and every use of memory that its descriptor does not allow, is
+ * refused with its reason, and nothing stays registered or charged.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -74,7 +74,8 @@ static void test_what_is_no_file(void **state) {
                          "a directory");
         assert_no_memory(open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC), PAGE, EINVAL,
                          IOMMUD_REASON_MEMORY_NOT_REGULAR, "a directory on tmpfs");
-        assert_no_memory(open("/dev/zero", O_RDWR | O_CLOEXEC), PAGE, EINVAL, IOMMUD_REASON_MEMORY_NOT_REGULAR, "/dev/zero");
+        assert_no_memory(open("/dev/zero", O_RDWR | O_CLOEXEC), PAGE, EINVAL, IOMMUD_REASON_MEMORY_NOT_REGULAR,
+                         "/dev/zero");
         end();
 }
 
@@ -83,9 +84,11 @@ static void test_files_elsewhere(void **state) {
 
         (void)state;
         harness_program("iommud", self, sizeof self);
-        assert_no_memory(open("/proc/self/status", O_RDONLY | O_CLOEXEC), PAGE, EINVAL, IOMMUD_REASON_MEMORY_BAD_FILESYSTEM,
+        assert_no_memory(open("/proc/self/status", O_RDONLY | O_CLOEXEC), PAGE, EINVAL,
+                         IOMMUD_REASON_MEMORY_BAD_FILESYSTEM,
                          "a file of procfs");
-        assert_no_memory(open(self, O_RDONLY | O_CLOEXEC), PAGE, EINVAL, IOMMUD_REASON_MEMORY_BAD_FILESYSTEM, "a file on disk");
+        assert_no_memory(open(self, O_RDONLY | O_CLOEXEC), PAGE, EINVAL, IOMMUD_REASON_MEMORY_BAD_FILESYSTEM,
+                         "a file on disk");
         end();
 }
 
@@ -107,7 +110,8 @@ static void test_size(void **state) {
         int fd;
 
         (void)state;
-        assert_no_memory(memfd_create("empty", MFD_CLOEXEC | MFD_ALLOW_SEALING), PAGE, EINVAL, IOMMUD_REASON_MEMORY_EMPTY, "empty");
+        assert_no_memory(memfd_create("empty", MFD_CLOEXEC | MFD_ALLOW_SEALING), PAGE, EINVAL,
+                         IOMMUD_REASON_MEMORY_EMPTY, "empty");
         fd = raw_memfd(PAGES(2));
         refused(import_as(fd, PAGES(3), false, false, &m), EFAULT, IOMMUD_REASON_MEMORY_TRUNCATED, &e);
         assert_int_equal(e.limit, PAGES(2));
@@ -121,7 +125,8 @@ static void test_size(void **state) {
         end();
 }
 
-/* The device may write only what the client may: through a read-only fd, or a memfd that is sealed against writing, nothing. */
+/* The device may write only what the client may: through a read-only fd, or a memfd that is sealed against writing,
+ * nothing. */
 static void test_read_only(void **state) {
         struct iommud_memory *m;
         char path[64];
@@ -141,8 +146,10 @@ static void test_read_only(void **state) {
         refused(import_as(fd, PAGE, false, false, &m), EACCES, IOMMUD_REASON_MEMORY_WRITE_SEALED, NULL);
         job_assert_unchanged(&job, &before);
         must(import_as(fd, PAGE, true, false, &m));             /* for reading it will do */
-        refused(iommud_map(job.domain, 0x800000, m, 0, PAGE, IOMMUD_READ_WRITE), EACCES, IOMMUD_REASON_MEMORY_READ_ONLY, NULL);
-        refused(iommud_map(job.domain, 0x800000, m, 0, PAGE, IOMMUD_WRITE), EACCES, IOMMUD_REASON_MEMORY_READ_ONLY, NULL);
+        refused(iommud_map(job.domain, 0x800000, m, 0, PAGE, IOMMUD_READ_WRITE), EACCES, IOMMUD_REASON_MEMORY_READ_ONLY,
+                NULL);
+        refused(iommud_map(job.domain, 0x800000, m, 0, PAGE, IOMMUD_WRITE), EACCES, IOMMUD_REASON_MEMORY_READ_ONLY,
+                NULL);
         must(iommud_map(job.domain, 0x800000, m, 0, PAGE, IOMMUD_READ));
         must(edu_transfer(job.device, 0x800000, EDU_BLOCK, true));
         must(edu_transfer(job.device, 0x800000, EDU_BLOCK, false));
@@ -254,7 +261,8 @@ static void test_unsealed_needs_the_policy(void **state) {
         assert_int_equal(ftruncate(fd, PAGE), 0);
         assert_int_equal(fallocate(fd, 0, 0, PAGE), 0);
         refused(import_as(fd, PAGE, false, false, &m), EBUSY, IOMMUD_REASON_MEMORY_UNSEALED, NULL);
-        refused(import_as(fd, PAGE, false, true, &m), EBUSY, IOMMUD_REASON_MEMORY_UNSEALED, NULL);      /* asking is not enough */
+        /* asking is not enough */
+        refused(import_as(fd, PAGE, false, true, &m), EBUSY, IOMMUD_REASON_MEMORY_UNSEALED, NULL);
         job_assert_unchanged(&job, &before);
         close(fd);
         end();
@@ -277,13 +285,15 @@ static void test_truncated_after_registration(void **state) {
         must(edu_transfer(job.device, 0x800000 + PAGES(3), EDU_BLOCK, true));   /* nobody dies of it */
         must(edu_transfer(job.device, 0x800000 + PAGES(3), EDU_BLOCK, false));
         must(iommud_unmap(job.domain, 0x800000, PAGES(4)));
-        refused(iommud_map(job.domain, 0x800000, m, 0, PAGES(4), IOMMUD_READ), EFAULT, IOMMUD_REASON_MEMORY_TRUNCATED, &e);
+        refused(iommud_map(job.domain, 0x800000, m, 0, PAGES(4), IOMMUD_READ), EFAULT, IOMMUD_REASON_MEMORY_TRUNCATED,
+                &e);
         assert_int_equal(e.limit, PAGES(2));
         assert_int_equal(e.asked, PAGES(4));
         must(iommud_map(job.domain, 0x800000, m, 0, PAGES(2), IOMMUD_READ));
         must(iommud_unmap(job.domain, 0x800000, PAGES(2)));
         assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE), 0);
-        refused(iommud_map(job.domain, 0x800000, m, 0, PAGES(2), IOMMUD_READ), EFAULT, IOMMUD_REASON_MEMORY_HOLES, NULL);
+        refused(iommud_map(job.domain, 0x800000, m, 0, PAGES(2), IOMMUD_READ), EFAULT, IOMMUD_REASON_MEMORY_HOLES,
+                NULL);
         must(iommud_memory_close(m));
         close(fd);
         end();

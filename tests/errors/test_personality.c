@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * Software IOMMUs of many kinds: what is told before a device is attached is what holds afterwards, and each range can be used
- * from its first to its last page and not beyond. One of them has an aperture that ends with the addresses themselves.
+ * Software IOMMUs of many kinds: what is told before a device is attached is what holds afterwards, and each range can
+ * be used from its first to its last page and not beyond. One of them has an aperture that ends with the addresses
+ * themselves.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -19,10 +20,12 @@ static void assert_same(const char *what, const struct iommud_constraints *a, co
         if (same)
                 return;
         for (uint32_t i = 0; i < a->n_ranges; i++)
-                print_error("%#llx-%#llx ", (unsigned long long)a->ranges[i].first, (unsigned long long)a->ranges[i].last);
+                print_error("%#llx-%#llx ", (unsigned long long)a->ranges[i].first,
+                            (unsigned long long)a->ranges[i].last);
         print_error("against ");
         for (uint32_t i = 0; i < b->n_ranges; i++)
-                print_error("%#llx-%#llx ", (unsigned long long)b->ranges[i].first, (unsigned long long)b->ranges[i].last);
+                print_error("%#llx-%#llx ", (unsigned long long)b->ranges[i].first,
+                            (unsigned long long)b->ranges[i].last);
         fail_msg("%s differ", what);
 }
 
@@ -86,7 +89,8 @@ static void test_16k(void **state) {
 /* The last address there is can be mapped, and nothing wraps. */
 static void test_aperture_up_to_the_last_address(void **state) {
         (void)state;
-        run("dma_delay_us = 1\npage_sizes = 64K\naperture = 0x0-0xffffffffffffffff\nreserved =\n", 65536, 1, UINT64_MAX);
+        run("dma_delay_us = 1\npage_sizes = 64K\naperture = 0x0-0xffffffffffffffff\nreserved =\n", 65536, 1,
+            UINT64_MAX);
 }
 
 static void test_reserved_at_the_end(void **state) {

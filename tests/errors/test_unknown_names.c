@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * Ids and names that mean nothing: refused alike whether they never were, are gone, or belong to somebody else. (What another
- * session may not reach: tests/e2e/test_isolation.c.)
+ * Ids and names that mean nothing: refused alike whether they never were, are gone, or belong to somebody else. (What
+ * another session may not reach: tests/e2e/test_isolation.c.)
  */
 #include <errno.h>
 #include <stdio.h>
@@ -91,7 +91,7 @@ static void test_devices(void **state) {
         refused(iommud_device_attach(j.domain, "", &a), EINVAL, IOMMUD_REASON_BAD_NAME, NULL);
         memset(name, 'x', sizeof name - 1);
         name[sizeof name - 1] = '\0';
-        refused(iommud_device_attach(j.domain, name, &a), ENODEV, IOMMUD_REASON_UNKNOWN_DEVICE, NULL);
+        refused(iommud_device_attach(j.domain, name, &a), EINVAL, IOMMUD_REASON_BAD_NAME, NULL);
         refused(iommud_device_attach(j.domain, "../../../etc/passwd", &a), ENODEV, IOMMUD_REASON_UNKNOWN_DEVICE, NULL);
         assert_true(iommud_device_attach(j.domain, "edu0", &a) < 0);    /* there, but not for us */
         assert_int_equal(job_used(j.client, IOMMUD_RESOURCE_DEVICES), 0);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: testlib sdk proto util */
 /*
- * /dev/vfio that is not there, or may not be opened: who attaches is told which node it is, which permission is missing and how
- * to give it. With a made sysfs and a made /dev/vfio; no device is needed.
+ * /dev/vfio that is not there, or may not be opened: who attaches is told which node it is, which permission is
+ * missing and how to give it. With a made sysfs and a made /dev/vfio; no device is needed.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -42,7 +42,8 @@ static void make_attribute(const char *base, const char *name, const char *text)
 
 /* One device in a group of its own, bound to vfio-pci. */
 static void make_sysfs(const char *base) {
-        static const char *const folders[] = { "sys", "sys/kernel", "sys/kernel/iommu_groups", "sys/kernel/iommu_groups/7",
+        static const char *const folders[] = { "sys", "sys/kernel", "sys/kernel/iommu_groups",
+                                               "sys/kernel/iommu_groups/7",
                                                "sys/kernel/iommu_groups/7/devices",
                                                "sys/kernel/iommu_groups/7/devices/" DEVICE, "sys/vfio-pci" };
         char link[256];
@@ -181,7 +182,8 @@ static void test_device_that_is_not_bound(void **state) {
 
         (void)state;
         begin(&m, 0);
-        (void)snprintf(path, sizeof path, "%s/sys/kernel/iommu_groups/7/devices/" DEVICE "/driver", m.service->directory);
+        (void)snprintf(path, sizeof path, "%s/sys/kernel/iommu_groups/7/devices/" DEVICE "/driver",
+                       m.service->directory);
         assert_int_equal(unlink(path), 0);
         make_folder(m.service->directory, "sys/e1000");
         assert_int_equal(symlink("../../../../../e1000", path), 0);

@@ -68,7 +68,8 @@ const char *agent_refused(struct agent *a, int error, int reason, const char *fo
         va_start(args, format);
         answer = ask(a, format, args);
         va_end(args);
-        if (sscanf(answer, "err %d %d %n", &got_error, &got_reason, &text) != 2 || got_error != error || got_reason != reason)
+        if (sscanf(answer, "err %d %d %n", &got_error, &got_reason, &text) != 2 || got_error != error ||
+            got_reason != reason)
                 fail_msg("'%s' was answered: %s", format, answer);
         return answer + text;
 }

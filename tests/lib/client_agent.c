@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * client_agent: a client of the service as a process of its own, which a test can kill, or have under another uid. It reads one
- * command a line and answers one line: "ok ..." or "err ERRNO REASON TEXT". Objects are numbered from 0 in the order they are
- * made. tests/lib/agent.h is the other end. Its second job: `client_agent --exec UID PROGRAM ARGUMENT...` becomes the program, as
- * that user (0: as it is), which then dies with its parent.
+ * client_agent: a client of the service as a process of its own, which a test can kill, or have under another uid. It
+ * reads one command a line and answers one line: "ok ..." or "err ERRNO REASON TEXT". Objects are numbered from 0 in
+ * the order they are made. tests/lib/agent.h is the other end. Its second job: `client_agent --exec UID PROGRAM
+ * ARGUMENT...` becomes the program, as that user (0: as it is), which then dies with its parent.
  *
  *   uid UID                                becomes that user
  *   connect DIRECTORY | close | wait-end
@@ -11,8 +11,8 @@
  *   alloc SIZE | map D IOVA M OFFSET LENGTH ACCESS | unmap D IOVA LENGTH
  *   fill M BYTE | peek M                   peek: the byte that all have, or -1
  *   dma A IOVA to|from | start A IOVA to|from
- *   loop A IOVA M                          from now on: memory -> device -> memory at IOVA, and compares; rounds: how many
- *   rounds
+ *   loop A IOVA M                          from now on: memory -> device -> memory at IOVA, and compares
+ *   rounds                                 how many of loop or workload were done
  *   workload SEED                          from now on, at random, until it is killed
  *   session DIRECTORY                      only a session connection: its token
  */
@@ -255,7 +255,8 @@ static void do_map(char *args) {
         uint64_t iova, offset, length;
         unsigned d, m, access;
 
-        if (sscanf(args, "%u %" SCNi64 " %u %" SCNi64 " %" SCNi64 " %u", &d, &iova, &m, &offset, &length, &access) != 6 ||
+        if (sscanf(args, "%u %" SCNi64 " %u %" SCNi64 " %" SCNi64 " %u", &d, &iova, &m, &offset, &length,
+                   &access) != 6 ||
             d >= n_domains || m >= n_memories)
                 say("err %d 0", EINVAL);
         else

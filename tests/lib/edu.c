@@ -19,7 +19,8 @@ int edu_enable(struct iommud_attachment *a) {
 }
 
 int edu_start(struct iommud_attachment *a, uint64_t iova, size_t n, bool to_memory) {
-        const uint64_t writes[][2] = { { SOURCE, to_memory ? BUFFER : iova }, { DESTINATION, to_memory ? iova : BUFFER },
+        const uint64_t writes[][2] = { { SOURCE, to_memory ? BUFFER : iova },
+                                       { DESTINATION, to_memory ? iova : BUFFER },
                                        { COUNT, n }, { COMMAND, START | (to_memory ? TO_MEMORY : 0) } };
 
         for (size_t i = 0; i < sizeof writes / sizeof writes[0]; i++) {

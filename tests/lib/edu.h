@@ -8,8 +8,8 @@
 #include <iommud/iommud.h>
 
 /*
- * Drives an "edu" device through the SDK. Without assertions: agents use it as well. Functions give 0 or what the SDK gave.
- * A transfer that the IOMMU blocks ends like any other; only memory tells.
+ * Drives an "edu" device through the SDK. Without assertions: agents use it as well. Functions give 0 or what the SDK
+ * gave. A transfer that the IOMMU blocks ends like any other; only memory tells.
  */
 #define EDU_BLOCK 2048U
 

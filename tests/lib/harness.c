@@ -239,8 +239,10 @@ void service_write_config(struct service *s, const struct service_options *o) {
         (void)snprintf(me, sizeof me, "[tenant me]\nrule = uid:%u\n", getuid());
         service_write_text(s, "[service]\nbackend = soft\nstate_directory = %s\nruntime_directory = %s\n%s%s\n"
                               "[limits]\n%s\n[soft]\n%s\n[defaults]\n%s\n%s\n",
-                           s->state, s->runtime, o->own_holder_uids ? "" : "holder_uids =\n", o->service ? o->service : "",
-                           o->limits ? o->limits : "session_starts_per_second = 1000\n", o->soft ? o->soft : "dma_delay_us = 1\n",
+                           s->state, s->runtime, o->own_holder_uids ? "" : "holder_uids =\n",
+                           o->service ? o->service : "",
+                           o->limits ? o->limits : "session_starts_per_second = 1000\n",
+                           o->soft ? o->soft : "dma_delay_us = 1\n",
                            o->defaults ? o->defaults : "", o->tenants ? o->tenants : me);
 }
 
@@ -268,6 +270,8 @@ struct service *service_new(const struct service_options *o) {
         service_write_config(s, o);
         return s;
 }
+
+static void assert_all_balances_zero(const struct service *s);
 
 /* ---- life ---- */
 
@@ -400,23 +404,6 @@ static void forget(struct service *s) {
         free(s);
 }
 
-static void assert_all_balances_zero(const struct service *s) {
-        Iommud__V1__ListTenantsRequest request = IOMMUD__V1__LIST_TENANTS_REQUEST__INIT;
-        Iommud__V1__ListTenantsResponse *list;
-        ProtobufCMessage *answer;
-
-        assert_int_equal(service_operate(s, "ListTenants", &request.base, &iommud__v1__list_tenants_response__descriptor, &answer,
-                                         NULL, 0), 0);
-        list = (Iommud__V1__ListTenantsResponse *)answer;
-        for (size_t i = 0; i < list->n_tenants; i++)
-                for (size_t k = 0; k < list->tenants[i]->n_quotas; k++)
-                        if (list->tenants[i]->quotas[k]->used != 0)
-                                fail_msg("tenant '%s' owns nothing and is charged %" PRIu64 " of resource %d",
-                                         list->tenants[i]->name, list->tenants[i]->quotas[k]->used,
-                                         (int)list->tenants[i]->quotas[k]->resource);
-        protobuf_c_message_free_unpacked(answer, NULL);
-}
-
 void service_end(struct service *s) {
         if (s->pid > 0) {
                 service_wait_recovered(s);
@@ -454,7 +441,8 @@ int harness_teardown(void **state) {
 /* ---- operator ---- */
 
 int service_operate(const struct service *s, const char *method, const ProtobufCMessage *request,
-                    const ProtobufCMessageDescriptor *answer, ProtobufCMessage **ret_answer, char *message, size_t size) {
+                    const ProtobufCMessageDescriptor *answer, ProtobufCMessage **ret_answer, char *message,
+                    size_t size) {
         size_t n = protobuf_c_message_get_packed_size(request);
         struct grpc_client *c = grpc_client_connect(s->operator_socket);
         struct grpc_client_answer a = { .status = -1 };
@@ -476,14 +464,55 @@ int service_operate(const struct service *s, const char *method, const ProtobufC
         return a.status;
 }
 
+/* One that must work; the answer is the caller's. */
+static ProtobufCMessage *operate(const struct service *s, const char *method, const ProtobufCMessage *request,
+                                 const ProtobufCMessageDescriptor *answer) {
+        ProtobufCMessage *got;
+        char message[512];
+
+        if (service_operate(s, method, request, answer, &got, message, sizeof message) != 0)
+                fail_msg("%s: %s", method, message);
+        assert_non_null(got);
+        return got;
+}
+
+static Iommud__V1__ListTenantsResponse *list_tenants(const struct service *s) {
+        Iommud__V1__ListTenantsRequest request = IOMMUD__V1__LIST_TENANTS_REQUEST__INIT;
+
+        return (Iommud__V1__ListTenantsResponse *)operate(s, "ListTenants", &request.base,
+                                                          &iommud__v1__list_tenants_response__descriptor);
+}
+
+uint64_t service_used(const struct service *s, const char *tenant, unsigned resource) {
+        Iommud__V1__ListTenantsResponse *list = list_tenants(s);
+        uint64_t used = UINT64_MAX;
+
+        for (size_t i = 0; i < list->n_tenants; i++)
+                for (size_t k = 0; k < list->tenants[i]->n_quotas; k++)
+                        if (strcmp(list->tenants[i]->name, tenant) == 0 &&
+                            (unsigned)list->tenants[i]->quotas[k]->resource == resource)
+                                used = list->tenants[i]->quotas[k]->used;
+        iommud__v1__list_tenants_response__free_unpacked(list, NULL);
+        return used;
+}
+
+static void assert_all_balances_zero(const struct service *s) {
+        Iommud__V1__ListTenantsResponse *list = list_tenants(s);
+
+        for (size_t i = 0; i < list->n_tenants; i++)
+                for (size_t k = 0; k < list->tenants[i]->n_quotas; k++)
+                        if (list->tenants[i]->quotas[k]->used != 0)
+                                fail_msg("tenant '%s' owns nothing and is charged %" PRIu64 " of resource %d",
+                                         list->tenants[i]->name, list->tenants[i]->quotas[k]->used,
+                                         (int)list->tenants[i]->quotas[k]->resource);
+        iommud__v1__list_tenants_response__free_unpacked(list, NULL);
+}
+
 Iommud__V1__GetStatusResponse *service_status(const struct service *s) {
         Iommud__V1__GetStatusRequest request = IOMMUD__V1__GET_STATUS_REQUEST__INIT;
-        ProtobufCMessage *answer;
 
-        assert_int_equal(service_operate(s, "GetStatus", &request.base, &iommud__v1__get_status_response__descriptor, &answer, NULL,
-                                         0), 0);
-        assert_non_null(answer);
-        return (Iommud__V1__GetStatusResponse *)answer;
+        return (Iommud__V1__GetStatusResponse *)operate(s, "GetStatus", &request.base,
+                                                        &iommud__v1__get_status_response__descriptor);
 }
 
 unsigned service_sessions(const struct service *s) {
@@ -518,24 +547,6 @@ void service_kill_holder(const struct service *s, pid_t client) {
         wait_for(!process_lives(holder));
 }
 
-uint64_t service_used(const struct service *s, const char *tenant, unsigned resource) {
-        Iommud__V1__ListTenantsRequest request = IOMMUD__V1__LIST_TENANTS_REQUEST__INIT;
-        Iommud__V1__ListTenantsResponse *list;
-        ProtobufCMessage *answer;
-        uint64_t used = UINT64_MAX;
-
-        assert_int_equal(service_operate(s, "ListTenants", &request.base, &iommud__v1__list_tenants_response__descriptor, &answer,
-                                         NULL, 0), 0);
-        list = (Iommud__V1__ListTenantsResponse *)answer;
-        for (size_t i = 0; i < list->n_tenants; i++)
-                for (size_t k = 0; k < list->tenants[i]->n_quotas; k++)
-                        if (strcmp(list->tenants[i]->name, tenant) == 0 &&
-                            (unsigned)list->tenants[i]->quotas[k]->resource == resource)
-                                used = list->tenants[i]->quotas[k]->used;
-        protobuf_c_message_free_unpacked(answer, NULL);
-        return used;
-}
-
 void service_assert_nothing_used(const struct service *s, const char *tenant) {
         for (unsigned r = IOMMUD__V1__RESOURCE__RESOURCE_LOCKED_BYTES; r <= IOMMUD__V1__RESOURCE__RESOURCE_DEVICES; r++)
                 assert_int_equal(service_used(s, tenant, r), 0);
@@ -544,16 +555,14 @@ void service_assert_nothing_used(const struct service *s, const char *tenant) {
 void service_assert_ledger(const struct service *s) {
         Iommud__V1__CheckLedgerRequest request = IOMMUD__V1__CHECK_LEDGER_REQUEST__INIT;
         Iommud__V1__CheckLedgerResponse *check;
-        ProtobufCMessage *answer;
         size_t n;
 
-        assert_int_equal(service_operate(s, "CheckLedger", &request.base, &iommud__v1__check_ledger_response__descriptor, &answer,
-                                         NULL, 0), 0);
-        check = (Iommud__V1__CheckLedgerResponse *)answer;
+        check = (Iommud__V1__CheckLedgerResponse *)operate(s, "CheckLedger", &request.base,
+                                                           &iommud__v1__check_ledger_response__descriptor);
         n = check->n_violations;
         for (size_t i = 0; i < n; i++)
                 print_error("%s: %s\n", check->violations[i]->invariant, check->violations[i]->text);
-        protobuf_c_message_free_unpacked(answer, NULL);
+        iommud__v1__check_ledger_response__free_unpacked(check, NULL);
         assert_int_equal(n, 0);
 }
 
@@ -561,15 +570,12 @@ void service_add_tenant(const struct service *s, const char *name, char *directo
         Iommud__V1__UpsertTenantRequest request = IOMMUD__V1__UPSERT_TENANT_REQUEST__INIT;
         Iommud__V1__Tenant tenant = IOMMUD__V1__TENANT__INIT;
         ProtobufCMessage *answer;
-        char message[512];
 
         tenant.name = (char *)name;
         tenant.own_socket = true;
         request.tenant = &tenant;
         request.create_only = true;
-        if (service_operate(s, "UpsertTenant", &request.base, &iommud__v1__upsert_tenant_response__descriptor, &answer, message,
-                            sizeof message) != 0)
-                fail_msg("tenant %s: %s", name, message);
+        answer = operate(s, "UpsertTenant", &request.base, &iommud__v1__upsert_tenant_response__descriptor);
         (void)snprintf(directory, size, "%s", ((Iommud__V1__UpsertTenantResponse *)answer)->tenant->socket_directory);
         protobuf_c_message_free_unpacked(answer, NULL);
 }

@@ -22,12 +22,12 @@
  *   }
  *   cmocka_unit_test_teardown(test, harness_teardown)
  *
- * service_end() demands what must be true after every test (nothing owned: balances zero, the ledger's check finds nothing, exit
- * code 0, no process left). After a failed assertion harness_teardown() ends what is still running and shows the service's
- * log. Only processes that the harness started are ever ended, by pid.
+ * service_end() demands what must be true after every test (nothing owned: balances zero, the ledger's check finds
+ * nothing, exit code 0, no process left). After a failed assertion harness_teardown() ends what is still running and
+ * shows the service's log. Only processes that the harness started are ever ended, by pid.
  *
- * One thread calls this; clients may have as many as they like. gRPC does not survive fork(): a client that is to be killed, or
- * to be somebody else, is an agent (tests/lib/agent.h).
+ * One thread calls this; clients may have as many as they like. gRPC does not survive fork(): a client that is to be
+ * killed, or to be somebody else, is an agent (tests/lib/agent.h).
  */
 struct service {
         char directory[64];             /* everything is below it */
@@ -86,9 +86,11 @@ uint64_t service_used(const struct service *s, const char *tenant, unsigned reso
 void service_assert_nothing_used(const struct service *s, const char *tenant);
 /* `iommuctl ledger check`: nothing found. */
 void service_assert_ledger(const struct service *s);
-/* An RPC of the operator's; the request is packed, the answer unpacked (NULL unless status is 0). Returns the gRPC status. */
+/* An RPC of the operator's; the request is packed, the answer unpacked (NULL unless status is 0). Returns the gRPC
+ * status. */
 int service_operate(const struct service *s, const char *method, const ProtobufCMessage *request,
-                    const ProtobufCMessageDescriptor *answer, ProtobufCMessage **ret_answer, char *message, size_t size);
+                    const ProtobufCMessageDescriptor *answer, ProtobufCMessage **ret_answer, char *message,
+                    size_t size);
 /* As service_operate() with an own-socket tenant; the folder of its sockets into directory. */
 void service_add_tenant(const struct service *s, const char *name, char *directory, size_t size);
 /* How many rows of the audit trail have this event. Only when the service has stopped. */

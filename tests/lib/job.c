@@ -80,7 +80,8 @@ void job_refused(int result, int error, enum iommud_reason reason, const char *c
                 fail_msg("%s succeeded; refusal with %s expected", call, iommud_reason_name(reason));
         assert_int_equal(iommud_error_detail(&e), 0);
         if (result != -error || e.reason != reason)
-                fail_msg("%s gave %d, %s (%s); %d, %s expected", call, result, iommud_reason_name(e.reason), e.text, -error,
+                fail_msg("%s gave %d, %s (%s); %d, %s expected", call, result, iommud_reason_name(e.reason), e.text,
+                         -error,
                          iommud_reason_name(reason));
         assert_int_equal(e.error, result);
         if (strlen(e.text) < 10)

@@ -8,8 +8,8 @@
 #include "harness.h"
 
 /*
- * What most tests want: a client in this process with a domain, some memory, perhaps a device; and how to demand that a call
- * works, or is refused as it should be.
+ * What most tests want: a client in this process with a domain, some memory, perhaps a device; and how to demand that
+ * a call works, or is refused as it should be.
  */
 #define PAGE 4096U
 #define JOB_IOVA 0x100000U
@@ -35,7 +35,8 @@ void job_begin(struct job *j, const char *directory, const char *device, uint64_
 void job_map(struct job *j);
 void job_end(struct job *j);
 
-/* A block of the memory at `offset` goes through the device to `to` and must arrive whole. Read and write mappings needed. */
+/* A block of the memory at `offset` goes through the device to `to` and must arrive whole. Read and write mappings
+ * needed. */
 void job_assert_dma(struct job *j, uint64_t iova, uint64_t from, uint64_t to);
 /* The device writes to the IOVA, and none of the memory changes. */
 void job_assert_no_dma(struct job *j, uint64_t iova);

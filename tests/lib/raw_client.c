@@ -36,7 +36,8 @@ bool raw_receive(int session, struct session_msg *m, int *ret_fd) {
                 struct cmsghdr align;
         } control;
         struct iovec iov = { m, sizeof *m };
-        struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+        struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+                            .msg_controllen = sizeof control };
         struct pollfd p = { .fd = session, .events = POLLIN };
         struct cmsghdr *c;
         ssize_t n;
@@ -122,7 +123,8 @@ static void read_details(const struct grpc_client_answer *a, struct raw_refusal 
 
         if (!d)
                 return;
-        if (d->n_details == 1 && (r = iommud__v1__refusal__unpack(NULL, d->details[0]->value.len, d->details[0]->value.data))) {
+        if (d->n_details == 1 && (r = iommud__v1__refusal__unpack(NULL, d->details[0]->value.len,
+                                                                  d->details[0]->value.data))) {
                 ret->reason = (unsigned)r->reason;
                 (void)snprintf(ret->text, sizeof ret->text, "%s", r->text);
                 iommud__v1__refusal__free_unpacked(r, NULL);
@@ -190,7 +192,8 @@ unsigned raw_create_domain(struct raw_client *c, const uint8_t *key, uint64_t *r
 }
 
 uint64_t raw_send_memory(struct raw_client *c, int fd) {
-        struct session_msg m = { .version = SESSION_CHANNEL_VERSION, .type = SESSION_MEMORY, .cookie = c->next_cookie++ };
+        struct session_msg m = { .version = SESSION_CHANNEL_VERSION, .type = SESSION_MEMORY,
+                                 .cookie = c->next_cookie++ };
         int none;
 
         raw_send(c->session, &m, sizeof m, fd);
@@ -209,7 +212,8 @@ unsigned raw_register_ticket(struct raw_client *c, const uint8_t *key, uint64_t 
         q.request_key = key_data(key);
         q.ticket = ticket;
         q.size = size;
-        if (raw_call(c, "RegisterMemory", &q.base, &iommud__v1__register_memory_response__descriptor, &answer, &r) == 0) {
+        if (raw_call(c, "RegisterMemory", &q.base, &iommud__v1__register_memory_response__descriptor, &answer,
+                     &r) == 0) {
                 *ret = ((Iommud__V1__RegisterMemoryResponse *)answer)->memory;
                 protobuf_c_message_free_unpacked(answer, NULL);
         }
@@ -228,7 +232,8 @@ unsigned raw_unregister(struct raw_client *c, const uint8_t *key, uint64_t memor
         return simple(c, "UnregisterMemory", &q.base);
 }
 
-unsigned raw_map(struct raw_client *c, const uint8_t *key, uint64_t domain, uint64_t iova, uint64_t memory, uint64_t length) {
+unsigned raw_map(struct raw_client *c, const uint8_t *key, uint64_t domain, uint64_t iova, uint64_t memory,
+                 uint64_t length) {
         Iommud__V1__MapRequest q = IOMMUD__V1__MAP_REQUEST__INIT;
         uint64_t offset = 0;
         uint32_t access = 3;
@@ -316,7 +321,8 @@ unsigned raw_describe_domain(struct raw_client *c, uint64_t domain) {
 }
 
 unsigned raw_device_fd(struct raw_client *c, uint64_t attachment, int *ret_fd) {
-        struct session_msg m = { .version = SESSION_CHANNEL_VERSION, .type = SESSION_DEVICE_FD, .cookie = c->next_cookie++,
+        struct session_msg m = { .version = SESSION_CHANNEL_VERSION, .type = SESSION_DEVICE_FD,
+                                 .cookie = c->next_cookie++,
                                  .id = attachment };
 
         raw_send(c->session, &m, sizeof m, -1);

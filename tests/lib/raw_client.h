@@ -9,8 +9,8 @@
 #include "session_channel.h"
 
 /*
- * A client that speaks the two protocols itself: for what the SDK would not send (forged ids, foreign tokens, repeated request
- * keys, garbage) and for what it hides. Asserts on its own errors; what the service answers is returned.
+ * A client that speaks the two protocols itself: for what the SDK would not send (forged ids, foreign tokens, repeated
+ * request keys, garbage) and for what it hides. Asserts on its own errors; what the service answers is returned.
  */
 struct raw_client {
         char directory[128];
@@ -54,12 +54,15 @@ const char *raw_text(void);
 /* The common ones; 0 or the reason. key: 16 bytes or NULL. */
 unsigned raw_create_domain(struct raw_client *c, const uint8_t *key, uint64_t *ret_domain);
 unsigned raw_register(struct raw_client *c, const uint8_t *key, int fd, uint64_t size, uint64_t *ret_memory);
-unsigned raw_register_ticket(struct raw_client *c, const uint8_t *key, uint64_t ticket, uint64_t size, uint64_t *ret_memory);
+unsigned raw_register_ticket(struct raw_client *c, const uint8_t *key, uint64_t ticket, uint64_t size,
+                             uint64_t *ret_memory);
 unsigned raw_unregister(struct raw_client *c, const uint8_t *key, uint64_t memory);
-unsigned raw_map(struct raw_client *c, const uint8_t *key, uint64_t domain, uint64_t iova, uint64_t memory, uint64_t length);
+unsigned raw_map(struct raw_client *c, const uint8_t *key, uint64_t domain, uint64_t iova, uint64_t memory,
+                 uint64_t length);
 unsigned raw_unmap(struct raw_client *c, const uint8_t *key, uint64_t domain, uint64_t iova, uint64_t length);
 unsigned raw_unmap_all(struct raw_client *c, const uint8_t *key, uint64_t domain);
-unsigned raw_attach(struct raw_client *c, const uint8_t *key, uint64_t domain, const char *device, uint64_t *ret_attachment);
+unsigned raw_attach(struct raw_client *c, const uint8_t *key, uint64_t domain, const char *device,
+                    uint64_t *ret_attachment);
 unsigned raw_detach(struct raw_client *c, const uint8_t *key, uint64_t attachment);
 unsigned raw_destroy_domain(struct raw_client *c, const uint8_t *key, uint64_t domain);
 unsigned raw_list_mappings(struct raw_client *c, uint64_t domain, size_t *ret_n);
