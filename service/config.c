@@ -60,7 +60,7 @@ static void set_defaults(struct config *c) {
                 .runtime_directory = "/run/iommud",
                 .vfio_directory = "/dev/vfio",
                 .sysfs = "/sys",
-                .threads = 4,
+                .threads = 0,           /* the transport's choice: one per CPU, 2 to 4 */
                 .holder_uid_first = 2000000000,
                 .holder_uid_last = 2000004095,
                 .holder_gid = holders ? holders->gr_gid : CONFIG_GID_NONE,

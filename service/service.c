@@ -216,7 +216,9 @@ static int build_broker(struct service *s, struct refusal *r) {
 static int build(struct service *s, struct refusal *r) {
         const struct ledger_options options = { .directory = s->config->state_directory };
         const struct transport_options transport = { .threads = s->config->threads, .max_message = s->config->message_bytes,
-                                                     .limits.per_owner = s->config->connections_per_uid };
+                                                     .limits = { .per_owner = s->config->connections_per_uid,
+                                                                 .sessions_per_second = s->config->starts_per_second,
+                                                                 .sessions_burst = s->config->starts_per_second } };
         int e;
 
         if (make_directories(s->config, r) < 0 || ledger_open(&options, &s->ledger, r) < 0 || build_broker(s, r) < 0)

@@ -186,12 +186,16 @@ static int count_device(const struct device_view *v, void *arg) {
         return 0;
 }
 
+const char *broker_backend_name(struct broker *b) {
+        return b->options.backend == BACKEND_SOFT ? "soft" : "vfio-type1";
+}
+
 void broker_status(struct broker *b, struct status_view *ret) {
         struct refusal r;
 
         memset(ret, 0, sizeof *ret);
         ret->version = IOMMUD_VERSION;
-        ret->backend = b->options.backend == BACKEND_SOFT ? "soft" : "vfio-type1";
+        ret->backend = broker_backend_name(b);
         ret->state = atomic_load(&b->stopping) ? "stopping" : atomic_load(&b->recovering) ? "recovering" : "serving";
         ret->ledger_path = b->options.ledger_path;
         ret->uptime_seconds = (monotonic_ms() - b->started_ms) / 1000;

@@ -22,14 +22,16 @@ static void look_after(struct session *s, uint64_t now, uint64_t settled_up_to) 
         struct broker *b = s->broker;
         struct holder_link *link;
         enum session_stage stage;
+        uint64_t age;
         bool unclaimed;
 
         pthread_mutex_lock(&s->lock);
         stage = s->stage;
         link = s->link ? holder_link_ref(s->link) : NULL;
-        unclaimed = !s->claimed && stage == SESSION_LIVE && now - s->born_ms > b->options.unclaimed_seconds * 1000ULL;
+        age = now > s->born_ms ? now - s->born_ms : 0;          /* it may be younger than this look around */
+        unclaimed = !s->claimed && stage == SESSION_LIVE && age > b->options.unclaimed_seconds * 1000ULL;
         pthread_mutex_unlock(&s->lock);
-        if (stage == SESSION_STARTING && now - s->born_ms > START_MS)
+        if (stage == SESSION_STARTING && age > START_MS)
                 revocation_begin(s, REFUSAL_INTERNAL, "its holder did not start in time");
         else if (unclaimed)
                 revocation_begin(s, REFUSAL_UNKNOWN_SESSION, "its token was not claimed in time");

@@ -25,7 +25,9 @@ void quota_account_clear(struct quota_account *a) {
 
 void quota_account_set_limits(struct quota_account *a, const uint64_t limit[_RESOURCE_N]) {
         LOCK_SCOPE(&a->lock);
-        memcpy(a->limit, limit, sizeof a->limit);
+
+        for (unsigned i = 0; i < _RESOURCE_N; i++)      /* gcc 12 with -fsanitize=undefined takes a memcpy() for one to NULL */
+                a->limit[i] = limit[i];
 }
 
 void quota_account_read(struct quota_account *a, uint64_t limit[_RESOURCE_N], uint64_t used[_RESOURCE_N]) {

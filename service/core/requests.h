@@ -197,6 +197,7 @@ struct status_view {
         uint64_t uptime_seconds, tenants, sessions, domains, mappings, mapped_bytes, devices, orphaned_devices;
 };
 void broker_status(struct broker *b, struct status_view *ret);
+const char *broker_backend_name(struct broker *b);      /* "soft", "vfio-type1" */
 /* What this kernel cannot do, one sentence each, NULL-terminated, static for the broker's life. */
 const char *const *broker_degraded(struct broker *b);
 

@@ -8,7 +8,6 @@ void rpc_get_capabilities(struct rpc *rpc, const void *request, struct arena *ar
         const char *const *degraded = broker_degraded(rpc->broker);
         struct rpc_constraints constraints;
         struct container_info info;
-        struct status_view status;
         struct refusal r;
 
         if (rpc_name(req->device, "device", &r) < 0 ||
@@ -16,9 +15,8 @@ void rpc_get_capabilities(struct rpc *rpc, const void *request, struct arena *ar
                 rpc_refuse(rpc, &r);
                 return;
         }
-        broker_status(rpc->broker, &status);
         answer.capabilities = RPC_CAPABILITIES;
-        answer.backend = rpc_borrow(status.backend);
+        answer.backend = rpc_borrow(broker_backend_name(rpc->broker));
         answer.constraints = rpc_constraints(&info, &constraints);
         answer.max_batch = REQUEST_BATCH_MAX;
         answer.degraded = (char **)(uintptr_t)degraded;

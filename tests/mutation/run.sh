@@ -35,7 +35,7 @@ build() {       # build TREE TARGET...
         local tree=$1
 
         shift
-        env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS make --no-print-directory -C "$tree" -j "$jobs" BUILD=build OPT='-O1' HARDEN= \
+        env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS make --no-print-directory -C "$tree" -k -j "$jobs" BUILD=build OPT='-O1' HARDEN= \
                 "${@/#/build/}"
 }
 
@@ -98,7 +98,7 @@ for name in "${names[@]}"; do
 done | sort -u > "$temp/programs"
 echo "building $(wc -l < "$temp/programs") test programs"
 mapfile -t targets < <(sed 's|^|tests/|' "$temp/programs")
-if ! build "$temp/tree.0" -k iommud iommud-holder "${targets[@]}" > "$temp/log" 2>&1; then
+if ! build "$temp/tree.0" iommud iommud-holder "${targets[@]}" > "$temp/log" 2>&1; then
         tail -30 "$temp/log"
 fi
 for ((i = 1; i < jobs; i++)); do

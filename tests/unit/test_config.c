@@ -72,7 +72,7 @@ static void test_an_empty_file_gives_the_defaults(void **state) {
         assert_string_equal(c.bind_socket, "/run/iommud/private/bind.sock");
         assert_string_equal(c.tenant_directory, "/run/iommud/tenants");
         assert_int_equal(c.backend, CONFIG_BACKEND_AUTO);
-        assert_int_equal(c.threads, 4);
+        assert_int_equal(c.threads, 0);
         assert_int_equal(c.holder_uid_first, 2000000000);
         assert_int_equal(c.holder_uid_last, 2000004095);
         assert_int_equal(c.sessions, 1024);

@@ -488,6 +488,11 @@ int device_list(struct broker *b, struct session *s, int (*each)(const struct de
         return 0;
 }
 
+const char *broker_backend_name(struct broker *b) {
+        (void)b;
+        return "soft";
+}
+
 void broker_status(struct broker *b, struct status_view *ret) {
         (void)b;
         (void)fake_query(__func__, NULL, NULL);
