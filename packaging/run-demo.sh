@@ -32,7 +32,7 @@ done
 export IOMMUD_DIR=$home/run/client IOMMUD_OPERATOR_SOCKET=$home/run/operator/operator.sock
 "$build/iommuctl" status
 
-say "A client without any privilege drives a device (sdk/examples/drive_edu.c)"
+say "A client drives a device; it needs no privilege (sdk/examples/drive_edu.c)"
 "$build/examples/drive_edu"
 
 say "What the operator sees afterwards: nothing is left, and the ledger agrees"

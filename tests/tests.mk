@@ -11,6 +11,10 @@ TEST_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
 SRC_testlib := $(filter-out tests/lib/client_agent.c,$(wildcard tests/lib/*.c))
 LIBS_testlib := -lgrpc -lgpr -lprotobuf-c -lsqlite3 -ljson-c
 $(eval $(call layer_archive,testlib))
+# The SDK's objects as they are, for tests of its private parts: in libiommud.a those are hidden.
+OBJ_sdkparts := $(OBJ_sdk)
+LIBS_sdkparts := -lgrpc -lgpr -lprotobuf-c
+$(eval $(call layer_archive,sdkparts))
 $(call obj,$(wildcard tests/e2e/*.c tests/errors/*.c)): CPPFLAGS += -Itests
 links_of = $(shell sed -n 's/.*link: *\([a-z ]*[a-z]\).*/\1/p' $(1) | head -1)
 
@@ -64,7 +68,7 @@ run: deps-run
 
 ## make bench        what a Map costs beside an empty RPC, from one run
 .PHONY: bench
-$(BUILD)/tests/bench/bench: $(call obj,$(wildcard tests/bench/*.c)) $(OBJ_sdk) $(OBJ_proto)
+$(BUILD)/tests/bench/bench: $(call obj,$(wildcard tests/bench/*.c)) $(call lib,sdkparts proto)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lgrpc -lgpr -lprotobuf-c -lsmartcols -lpthread

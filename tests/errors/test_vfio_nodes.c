@@ -45,7 +45,7 @@ static void make_sysfs(const char *base) {
         static const char *const folders[] = { "sys", "sys/kernel", "sys/kernel/iommu_groups",
                                                "sys/kernel/iommu_groups/7",
                                                "sys/kernel/iommu_groups/7/devices",
-                                               "sys/kernel/iommu_groups/7/devices/" DEVICE, "sys/vfio-pci" };
+                                               ("sys/kernel/iommu_groups/7/devices/" DEVICE), "sys/vfio-pci" };
         char link[256];
 
         for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++)

@@ -62,6 +62,7 @@ static struct {
 struct holder {
         int link, connection, client;   /* our end of the link; the client's connection as handed over; its other end */
         pid_t child;
+        int child_control;              /* a byte to it: it connects to the broker and sends what it has; see holder_return() */
         struct peer peer;
         struct link_setup setup;
         char token[2 * SESSION_TOKEN_BYTES + 1];
@@ -144,6 +145,7 @@ static inline void holder_free(struct holder *h) {
         fd_close(h->link);
         fd_close(h->connection);
         fd_close(h->client);
+        fd_close(h->child_control);
         peer_clear(&h->peer);
         if (h->child > 0) {
                 kill(h->child, SIGKILL);
@@ -267,11 +269,33 @@ static inline void holder_refuse(struct holder *h, enum refusal_reason reason, u
         holder_answer(h, &result);
 }
 
+/* The child connects for us when it is asked: the kernel then names it to the broker, and not the test. */
+static inline void child_main(int control) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        char byte;
+
+        prctl(PR_SET_PDEATHSIG, SIGKILL);       /* or it would outlive a test that crashes */
+        if (control != 3)
+                control = dup2(control, 3);
+        close_range(4, UINT_MAX, 0);            /* the ledger's lock among them */
+        (void)snprintf(address.sun_path, sizeof address.sun_path, "%.100s", core.link_socket);
+        while (recv(control, &byte, 1, 0) == 1) {
+                int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+                while (connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
+                        usleep(1000);
+                fdmsg_send(control, "", 1, &fd, 1, 0);
+                fd_close(fd);
+        }
+        for (;;)
+                pause();
+}
+
 /* A session as far as the holder's greeting, which the test sends when it likes. */
 static inline struct holder *holder_connect(const char *tenant) {
         struct holder *h = calloc(1, sizeof *h);
         size_t i = 0;
-        int pair[2];
+        int pair[2], control[2];
 
         assert_non_null(h);
         while (i < HOLDERS_MAX && holders[i])
@@ -279,12 +303,14 @@ static inline struct holder *holder_connect(const char *tenant) {
         assert_true(i < HOLDERS_MAX);
         holders[i] = h;
         h->link = h->connection = -1;
+        assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control), 0);
         h->child = fork();
         if (h->child == 0) {
-                prctl(PR_SET_PDEATHSIG, SIGKILL);       /* or it would outlive a test that crashes */
-                for (;;)
-                        pause();
+                fd_close(control[0]);
+                child_main(control[1]);
         }
+        fd_close(control[1]);
+        h->child_control = control[0];
         assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
         h->client = pair[0];
         assert_int_equal(peer_from_socket(pair[1], PEER_SOCKET_TENANT, tenant, &h->peer), 0);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* link: iommud proto */
+/* link: sdkparts proto */
 /* Which errno a status and a reason become, whose error is whose, and structs of other versions' sizes. */
 #include <errno.h>
 #include <pthread.h>

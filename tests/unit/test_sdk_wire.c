@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* link: iommud proto */
+/* link: sdkparts proto */
 /* The library reads refusals and constraints from bytes that it does not trust. */
 #include <setjmp.h>
 #include <stdarg.h>

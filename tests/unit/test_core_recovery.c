@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* link: broker db proto backend util */
+/*
+ * After a restart (I6): the ledger is the authority on intent, the holder on what was applied. Each case is one disagreement of
+ * the two, made on purpose: the service dies between any two steps, and the holder that comes back says what it likes.
+ */
+#include "test_core_harness.h"
+
+#define AT 0x100000ULL
+
+/* ---- dying: the disk as it is now becomes the next service's, whatever the old one writes while it is taken down ---- */
+
+static void copy_file(const char *from_dir, const char *to_dir, const char *name) {
+        char from[192], to[192], buffer[65536];
+        FILE *in, *out;
+        size_t n;
+
+        (void)snprintf(from, sizeof from, "%s/%s", from_dir, name);
+        (void)snprintf(to, sizeof to, "%s/%s", to_dir, name);
+        in = fopen(from, "re");
+        if (!in)
+                return;                 /* no such file, such as a WAL that is not there */
+        out = fopen(to, "we");
+        assert_non_null(out);
+        while ((n = fread(buffer, 1, sizeof buffer, in)) > 0)
+                assert_int_equal(fwrite(buffer, 1, n, out), n);
+        fclose(in);
+        assert_int_equal(fclose(out), 0);
+}
+
+static void crash(struct holder *h) {
+        char disk[sizeof core.ledger_path];
+
+        (void)snprintf(disk, sizeof disk, "%s/disk", core.directory);
+        assert_int_equal(mkdir(disk, 0700), 0);
+        copy_file(core.ledger_path, disk, "config.db");
+        copy_file(core.ledger_path, disk, "config.db-wal");
+        copy_file(core.ledger_path, disk, "state.db");
+        copy_file(core.ledger_path, disk, "state.db-wal");
+        h->session = session_unref(h->session);
+        broker_stop(core.broker, false);
+        core.broker = broker_free(core.broker);
+        core.ledger = ledger_close(core.ledger);
+        h->link = fd_close(h->link);
+        strcpy(core.ledger_path, disk);
+}
+
+/* ---- coming back ---- */
+
+static void return_as(struct holder *h, const uint8_t secret[LINK_SECRET_BYTES]) {
+        struct link_hello hello = { .session = h->setup.session, .pid = (uint32_t)h->child, .sandboxed = 1 };
+        char byte;
+
+        memcpy(hello.secret, secret, sizeof hello.secret);
+        assert_int_equal(send(h->child_control, "", 1, 0), 1);
+        assert_int_equal(fdmsg_receive(h->child_control, &byte, 1, h->fds, 0), 1);
+        fd_close(h->link);
+        h->link = fd_steal(&h->fds[0]);
+        holder_send(h, LINK_HELLO, 0, &hello, sizeof hello);
+}
+
+/* The holder is asked for its account. */
+static void come_back(struct holder *h) {
+        return_as(h, h->setup.secret);
+        holder_expect(h, LINK_DUMP);
+}
+
+struct account {                        /* what the holder says to have */
+        uint64_t domain, memory;
+        size_t n;
+        struct link_map_entry mappings[4];
+};
+
+static void tell(struct holder *h, const struct account *a) {
+        const uint64_t seq = h->got.header.seq;
+        struct link_dump_memory memory = { .memory = a->memory, .info = { .size = 64 * PAGE, .page_size = PAGE, .dev = 1, .ino = 1,
+                                                                          .sealed = 1, .writable = 1 } };
+        struct {
+                struct link_header header;
+                union {
+                        struct link_dump_domain domain;
+                        struct link_map_entry mappings[4];
+                };
+        } m = { .header = { .version = LINK_VERSION, .type = LINK_DUMP_DOMAIN, .domain = a->domain } };
+
+        if (a->memory)
+                holder_send(h, LINK_DUMP_MEMORY, 0, &memory, sizeof memory);
+        if (a->domain) {
+                m.domain = (struct link_dump_domain){ .mappings = a->n };
+                assert_int_equal(fdmsg_send(h->link, &m, sizeof m.header + sizeof m.domain, NULL, 0, 0), 0);
+        }
+        if (a->n > 0) {
+                m.header.type = LINK_DUMP_MAPPINGS;
+                m.header.count = (uint32_t)a->n;
+                memcpy(m.mappings, a->mappings, sizeof m.mappings);
+                assert_int_equal(fdmsg_send(h->link, &m, sizeof m.header + a->n * sizeof m.mappings[0], NULL, 0, 0), 0);
+        }
+        h->got.header.seq = seq;
+        holder_done(h);
+}
+
+static bool is_back(struct holder *h) {
+        struct refusal r;
+
+        return session_authenticate(core.broker, h->token, &h->peer, &h->session, &r) == 0;
+}
+
+/* SIGTERM: sessions go on in their holders, and so does what they were told to do. */
+static void stop(struct holder *h) {
+        h->session = session_unref(h->session);
+        broker_stop(core.broker, false);
+        core.broker = broker_free(core.broker);
+        core.ledger = ledger_close(core.ledger);
+        h->link = fd_close(h->link);
+}
+
+/* The whole: dies now, comes back, and has what it says. */
+static void restart(struct holder *h, const struct account *a) {
+        crash(h);
+        core_start();
+        come_back(h);
+        tell(h, a);
+        EVENTUALLY(is_back(h));
+}
+
+/* ---- the scene ---- */
+
+struct scene {
+        struct holder *h;
+        struct account account;
+        struct asked asked;             /* what was under way; its answer comes while the old service is taken down */
+};
+
+static struct scene scene(void) {
+        struct scene s = { 0 };
+
+        core_start();
+        s.h = holder_open("alpha");
+        s.account.domain = make_domain(s.h);
+        s.account.memory = make_memory(s.h, 64 * PAGE);
+        return s;
+}
+
+static struct link_map_entry entry(const struct scene *s, uint64_t iova, uint64_t length) {
+        return (struct link_map_entry){ .iova = iova, .length = length, .memory = s->account.memory,
+                                        .access = BACKEND_ACCESS_READ };
+}
+
+static void map_now(struct scene *s, uint64_t iova, uint64_t length) {
+        map(s->h, s->account.domain, s->account.memory, iova, length);
+        s->account.mappings[s->account.n++] = entry(s, iova, length);
+}
+
+static void assert_mapped(const struct scene *s, size_t n, uint64_t bytes) {
+        struct mapping_view views[8];
+        struct refusal r;
+        size_t found;
+        bool more;
+
+        assert_int_equal(mapping_list(core.broker, s->h->session, s->account.domain, (struct iova_range){ 0, UINT64_MAX }, 8, views,
+                                      &found, &more, &r), 0);
+        assert_int_equal(found, n);
+        for (size_t i = 0; i < found; i++)
+                assert_string_equal(views[i].state, "live");
+        assert_int_equal(charged("alpha", RESOURCE_MAPPINGS), n);
+        assert_int_equal(charged("alpha", RESOURCE_LOCKED_BYTES), bytes);
+        assert_int_equal(sql("SELECT count(*) FROM mapping"), n);
+        assert_int_equal(sql("SELECT count(*) FROM op WHERE settled = 0"), 0);
+        assert_int_equal(sql("SELECT mapped FROM memory"), n);
+}
+
+/* ---- agreement ---- */
+
+static void what_both_have_goes_on(void **state) {
+        struct scene s = scene();
+        struct asked a;
+
+        (void)state;
+        map_now(&s, AT, PAGE);
+        map_now(&s, AT + 4 * PAGE, 2 * PAGE);
+        restart(s.h, &s.account);
+        assert_mapped(&s, 2, 3 * PAGE);
+        assert_int_equal(charged("alpha", RESOURCE_SESSIONS), 1);
+        assert_int_equal(charged("alpha", RESOURCE_DOMAINS), 1);
+        assert_int_equal(charged("alpha", RESOURCE_REGISTERED_BYTES), 64 * PAGE);
+        holder_expect_silence(s.h);
+        ask_unmap(s.h, s.account.domain, AT, PAGE, 0, &a);
+        holder_expect(s.h, LINK_UNMAP);
+        holder_done(s.h);
+        assert_done(&a);
+}
+
+/* ---- a map that was under way ---- */
+
+static void map_under_way(struct scene *s) {
+        map_now(s, AT, PAGE);
+        ask_map(s->h, s->account.domain, s->account.memory, AT + PAGE, PAGE, 7, &s->asked);
+        holder_expect(s->h, LINK_MAP);
+}
+
+static void a_map_that_the_holder_did_is_done(void **state) {
+        struct scene s = scene();
+        struct asked a;
+
+        (void)state;
+        map_under_way(&s);
+        s.account.mappings[s.account.n++] = entry(&s, AT + PAGE, PAGE);
+        restart(s.h, &s.account);
+        assert_mapped(&s, 2, 2 * PAGE);
+        ask_map(s.h, s.account.domain, s.account.memory, AT + PAGE, PAGE, 7, &a);
+        assert_done(&a);                        /* the first one's answer, and no second effect */
+        holder_expect_silence(s.h);
+}
+
+static void a_map_that_the_holder_did_not_do_left_nothing(void **state) {
+        struct scene s = scene();
+        struct asked a;
+
+        (void)state;
+        map_under_way(&s);
+        restart(s.h, &s.account);
+        assert_mapped(&s, 1, PAGE);
+        ask_map(s.h, s.account.domain, s.account.memory, AT + PAGE, PAGE, 7, &a);
+        holder_expect(s.h, LINK_MAP);           /* repeating it does it */
+        holder_done(s.h);
+        assert_done(&a);
+        EVENTUALLY(sql("SELECT count(*) FROM mapping") == 2);
+}
+
+/* ---- an unmap that was under way ---- */
+
+static void unmap_under_way(struct scene *s) {
+        map_now(s, AT, PAGE);
+        map_now(s, AT + PAGE, PAGE);
+        ask_unmap(s->h, s->account.domain, AT + PAGE, PAGE, 8, &s->asked);
+        holder_expect(s->h, LINK_UNMAP);
+}
+
+static void an_unmap_that_the_holder_did_is_done(void **state) {
+        struct scene s = scene();
+        struct asked a;
+
+        (void)state;
+        unmap_under_way(&s);
+        s.account.n--;
+        restart(s.h, &s.account);
+        assert_mapped(&s, 1, PAGE);
+        ask_unmap(s.h, s.account.domain, AT + PAGE, PAGE, 8, &a);
+        assert_done(&a);
+        assert_int_equal(a.answer.unmapped_bytes, PAGE);
+        holder_expect_silence(s.h);
+}
+
+static void an_unmap_that_the_holder_did_not_do_can_be_repeated(void **state) {
+        struct scene s = scene();
+        struct asked a;
+
+        (void)state;
+        unmap_under_way(&s);
+        restart(s.h, &s.account);
+        assert_mapped(&s, 2, 2 * PAGE);
+        ask_unmap(s.h, s.account.domain, AT + PAGE, PAGE, 8, &a);
+        holder_expect(s.h, LINK_UNMAP);
+        holder_done(s.h);
+        assert_done(&a);
+        EVENTUALLY(sql("SELECT count(*) FROM mapping") == 1);
+}
+
+/* ---- a service that stops in good order ---- */
+
+static void stopping_leaves_a_map_under_way_to_the_next_service(void **state) {
+        struct scene s = scene();
+        struct asked a;
+
+        (void)state;
+        map_under_way(&s);
+        stop(s.h);
+        s.account.mappings[s.account.n++] = entry(&s, AT + PAGE, PAGE);
+        core_start();
+        come_back(s.h);
+        tell(s.h, &s.account);
+        EVENTUALLY(is_back(s.h));
+        holder_expect_silence(s.h);
+        assert_mapped(&s, 2, 2 * PAGE);
+        ask_map(s.h, s.account.domain, s.account.memory, AT + PAGE, PAGE, 7, &a);
+        assert_done(&a);
+        holder_expect_silence(s.h);
+}
+
+static void stopping_leaves_an_unmap_under_way_to_the_next_service(void **state) {
+        struct scene s = scene();
+        struct asked a;
+
+        (void)state;
+        unmap_under_way(&s);
+        stop(s.h);
+        s.account.n--;
+        core_start();
+        come_back(s.h);
+        tell(s.h, &s.account);
+        EVENTUALLY(is_back(s.h));
+        assert_mapped(&s, 1, PAGE);
+        ask_unmap(s.h, s.account.domain, AT + PAGE, PAGE, 8, &a);
+        assert_done(&a);
+        assert_int_equal(a.answer.unmapped_bytes, PAGE);
+        holder_expect_silence(s.h);
+}
+
+/* ---- what no operation explains ---- */
+
+static void what_no_row_explains_is_undone(void **state) {
+        struct scene s = scene();
+
+        (void)state;
+        map_now(&s, AT, PAGE);
+        s.account.mappings[s.account.n++] = entry(&s, AT + 8 * PAGE, PAGE);
+        crash(s.h);
+        core_start();
+        come_back(s.h);
+        tell(s.h, &s.account);
+        holder_expect(s.h, LINK_UNMAP);
+        assert_int_equal(((const struct link_unmap_entry *)s.h->got.payload)->iova, AT + 8 * PAGE);
+        assert_int_equal(((const struct link_unmap_entry *)s.h->got.payload)->length, PAGE);
+        EVENTUALLY(is_back(s.h));
+        assert_mapped(&s, 1, PAGE);
+}
+
+static void what_the_holder_has_in_another_way_is_undone(void **state) {
+        struct scene s = scene();
+
+        (void)state;
+        map_now(&s, AT, PAGE);
+        s.account.mappings[0].access = BACKEND_ACCESS_READ | BACKEND_ACCESS_WRITE;
+        crash(s.h);
+        core_start();
+        come_back(s.h);
+        tell(s.h, &s.account);
+        holder_expect(s.h, LINK_UNMAP);
+        EVENTUALLY(is_back(s.h));
+        assert_int_equal(charged("alpha", RESOURCE_MAPPINGS), 0);
+}
+
+static void what_the_holder_lost_is_not_charged_any_more(void **state) {
+        struct scene s = scene();
+
+        (void)state;
+        map_now(&s, AT, PAGE);
+        map_now(&s, AT + PAGE, PAGE);
+        s.account.n = 1;
+        restart(s.h, &s.account);
+        assert_int_equal(charged("alpha", RESOURCE_MAPPINGS), 1);
+        assert_int_equal(charged("alpha", RESOURCE_LOCKED_BYTES), PAGE);
+}
+
+/* ---- who comes back, and who does not ---- */
+
+static void a_wrong_secret_is_nobodys_holder(void **state) {
+        struct scene s = scene();
+        uint8_t secret[LINK_SECRET_BYTES];
+
+        (void)state;
+        core.options.recover_seconds = 5;
+        memcpy(secret, s.h->setup.secret, sizeof secret);
+        secret[LINK_SECRET_BYTES - 1] ^= 1;
+        crash(s.h);
+        core_start();
+        return_as(s.h, secret);
+        assert_false(holder_receive(s.h, WAIT_MS));     /* closed */
+        assert_false(is_back(s.h));
+        come_back(s.h);
+        tell(s.h, &s.account);
+        EVENTUALLY(is_back(s.h));
+}
+
+static void a_token_waits_for_its_holder(void **state) {
+        struct scene s = scene();
+        struct session *session;
+        struct refusal r;
+
+        (void)state;
+        core.options.recover_seconds = 5;
+        crash(s.h);
+        core_start();
+        assert_true(broker_is_recovering(core.broker));
+        assert_int_equal(session_authenticate(core.broker, s.h->token, &s.h->peer, &session, &r), -1);
+        assert_int_equal(r.reason, REFUSAL_RECOVERING);
+        come_back(s.h);
+        assert_int_equal(session_authenticate(core.broker, s.h->token, &s.h->peer, &session, &r), -1);
+        assert_int_equal(r.reason, REFUSAL_RECOVERING);
+        tell(s.h, &s.account);
+        EVENTUALLY(is_back(s.h));
+        EVENTUALLY(!broker_is_recovering(core.broker));
+}
+
+static void a_holder_that_does_not_come_back_is_ended(void **state) {
+        struct scene s = scene();
+
+        (void)state;
+        map_now(&s, AT, PAGE);
+        crash(s.h);
+        core_start();
+        assert_int_equal(charged("alpha", RESOURCE_MAPPINGS), 1);
+        EVENTUALLY(charged("alpha", RESOURCE_SESSIONS) == 0);
+        for (unsigned i = 1; i < _RESOURCE_N; i++)
+                assert_int_equal(charged("alpha", i), 0);
+        assert_false(child_is_alive(s.h));
+        EVENTUALLY(sql("SELECT (SELECT count(*) FROM session) + (SELECT count(*) FROM mapping)") == 0);
+        EVENTUALLY(!broker_is_recovering(core.broker));
+}
+
+static void a_holder_that_is_dead_is_not_waited_for(void **state) {
+        struct scene s = scene();
+
+        (void)state;
+        core.options.recover_seconds = 600;
+        map_now(&s, AT, PAGE);
+        crash(s.h);
+        kill(s.h->child, SIGKILL);
+        waitpid(s.h->child, NULL, 0);
+        s.h->child = -1;
+        core_start();
+        EVENTUALLY(charged("alpha", RESOURCE_SESSIONS) == 0);
+        assert_int_equal(charged("alpha", RESOURCE_MAPPINGS), 0);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, core_setup, core_teardown)
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                T(what_both_have_goes_on),
+                T(a_map_that_the_holder_did_is_done),
+                T(a_map_that_the_holder_did_not_do_left_nothing),
+                T(an_unmap_that_the_holder_did_is_done),
+                T(an_unmap_that_the_holder_did_not_do_can_be_repeated),
+                T(stopping_leaves_a_map_under_way_to_the_next_service),
+                T(stopping_leaves_an_unmap_under_way_to_the_next_service),
+                T(what_no_row_explains_is_undone),
+                T(what_the_holder_has_in_another_way_is_undone),
+                T(what_the_holder_lost_is_not_charged_any_more),
+                T(a_wrong_secret_is_nobodys_holder),
+                T(a_token_waits_for_its_holder),
+                T(a_holder_that_does_not_come_back_is_ended),
+                T(a_holder_that_is_dead_is_not_waited_for),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
