@@ -21,7 +21,7 @@ packages_build=(
 packages_check=(
         libcmocka-dev
         clang g++               # the other compiler; headers as C++
-        protobuf-compiler       # the dispatch table is compared with what protoc says
+        protobuf-compiler libprotobuf-dev       # the dispatch table is compared with what protoc says
         sqlite3                 # the ledger as others read it
         mandoc shellcheck
         systemd                 # systemd-analyze verify

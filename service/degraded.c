@@ -47,5 +47,6 @@ void degraded_note(struct broker *b, const struct config *config) {
         broker_note_degraded(b, transport_degraded());
         if (config->holder_uid_first > config->holder_uid_last)
                 broker_note_degraded(b, "holders run with the service's own uid and in its cgroup (holder_uids is not set): they "
-                                        "are not fenced from each other by the kernel, and what they pin is charged to the service");
+                                        "are not fenced from each other by the kernel, and what they pin is charged to the "
+                                        "service");
 }

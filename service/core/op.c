@@ -247,7 +247,9 @@ static void settled(struct journal_entry *entry) {
 }
 
 bool op_outcome_unknown(const struct link_result *result) {
+        /* RECOVERING: we are stopping; the next broker hears from the holder how it ended */
         return result->refusal.reason == REFUSAL_HOLDER_LOST || result->refusal.reason == REFUSAL_MEMORY_STALLED ||
+               result->refusal.reason == REFUSAL_RECOVERING ||
                (result->flags & LINK_RESULT_UNDO_FAILED) != 0;
 }
 

@@ -37,6 +37,7 @@ static void reconcile_mappings(struct domain *d, struct recovery *rec) {
                                 op->applied = true;
                         continue;
                 }
+                recovery_note_lost(rec, LOST_MAPPING, d->id, m->range.first);
                 m->memory->mappings--;
                 mapping_set_remove(&d->mappings, m);
         }
@@ -62,8 +63,9 @@ static void reconcile_domains(struct session *s, struct recovery *rec, unsigned 
                         for (struct attachment *a = s->attachments, *after; a; a = after) {
                                 after = a->hh.next;
                                 if (a->domain == d)
-                                        attachment_remove(s, a);
+                                        attachment_remove(s, a);        /* its row goes with the domain's */
                         }
+                        recovery_note_lost(rec, LOST_DOMAIN, d->id, 0);
                         domain_remove(d);
                         continue;
                 }
@@ -86,6 +88,7 @@ static void reconcile_attachments(struct session *s, struct recovery *rec, unsig
 
                 if (!there) {
                         *differs += !is_being_changed(rec, a->id);
+                        recovery_note_lost(rec, LOST_ATTACHMENT, a->id, 0);
                         attachment_remove(s, a);
                         continue;
                 }
@@ -105,6 +108,7 @@ static void reconcile_memories(struct session *s, struct recovery *rec, unsigned
                         *differs += !is_being_changed(rec, m->id);
                         if (m->mappings > 0)
                                 continue;       /* cannot be: the holder has mappings of it */
+                        recovery_note_lost(rec, LOST_MEMORY, m->id, 0);
                         HASH_DEL(s->memories, m);
                         free(m);
                         continue;
@@ -212,6 +216,20 @@ static int delete_object(struct ledger *ledger, const struct noted_op *op, struc
         }
 }
 
+static int delete_lost(struct ledger *ledger, const struct lost_object *lost, struct refusal *r) {
+        switch (lost->kind) {
+        case LOST_MAPPING:
+                return ledger_mapping_delete(ledger, lost->id, lost->iova, r);
+        case LOST_ATTACHMENT:
+                return ledger_attachment_delete(ledger, lost->id, r);
+        case LOST_MEMORY:
+                return ledger_memory_delete(ledger, lost->id, r);
+        case LOST_DOMAIN:
+        default:
+                return ledger_domain_delete(ledger, lost->id, r);
+        }
+}
+
 static int write_reconciled(struct journal_entry *entry, struct ledger *ledger, struct refusal *r) {
         struct session *s = ((struct reconcile_entry *)entry)->session;
         struct recovery *rec = s->recovery;
@@ -220,6 +238,11 @@ static int write_reconciled(struct journal_entry *entry, struct ledger *ledger, 
                 if (ledger_op_settle(ledger, &rec->ops[i].row, rec->ops[i].applied, r) < 0 ||
                     delete_object(ledger, &rec->ops[i], r) < 0)
                         return -1;
+        for (size_t i = 0; i < rec->n_lost; i++)        /* mappings and domains were noted before the memory they use */
+                if (delete_lost(ledger, &rec->lost[i], r) < 0)
+                        return -1;
+        if (rec->out_of_memory)
+                return refuse(r, REFUSAL_INTERNAL, "out of memory");
         return write_objects(s, ledger, r);
 }
 

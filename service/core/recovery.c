@@ -41,6 +41,7 @@ struct recovery *recovery_free(struct recovery *r) {
         free(r->domains);
         free(r->attachments);
         free(r->mappings);
+        free(r->lost);
         free(r);
         return NULL;
 }
@@ -66,6 +67,15 @@ int recovery_note_op(struct recovery *r, const struct ledger_op *row, const stru
         for (size_t i = 0; i < n; i++)
                 op->bytes += ranges[i].length;
         return 0;
+}
+
+void recovery_note_lost(struct recovery *r, enum lost_kind kind, uint64_t id, uint64_t iova) {
+        struct lost_object *lost = APPEND(r, lost);
+
+        if (lost)
+                *lost = (struct lost_object){ kind, id, iova };
+        else
+                r->out_of_memory = true;
 }
 
 /* Copies what was sent of a struct that may have grown since, or not yet. */

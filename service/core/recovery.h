@@ -38,6 +38,13 @@ struct noted_op {
         bool applied;
 };
 
+enum lost_kind { LOST_MAPPING, LOST_ATTACHMENT, LOST_MEMORY, LOST_DOMAIN };
+
+struct lost_object {                    /* in the ledger, and not in the holder: its row goes */
+        enum lost_kind kind;
+        uint64_t id, iova;              /* LOST_MAPPING: id is the domain's */
+};
+
 #define RECOVERY_ARRAY(type, name)                                                                                     \
         type *name;                                                                                                    \
         size_t n_##name, room_##name
@@ -51,11 +58,16 @@ struct recovery {
         RECOVERY_ARRAY(struct dumped_domain, domains);
         RECOVERY_ARRAY(struct dumped_attachment, attachments);
         RECOVERY_ARRAY(struct dumped_mapping, mappings);
+        RECOVERY_ARRAY(struct lost_object, lost);
+        bool out_of_memory;             /* something could not be noted */
 };
 
 struct recovery *recovery_new(void);
 int recovery_note_mapping(struct recovery *r, const struct ledger_mapping *row);
 int recovery_note_op(struct recovery *r, const struct ledger_op *row, const struct ledger_range *ranges, size_t n);
+
+/* What the holder does not have; found out while reconciling. */
+void recovery_note_lost(struct recovery *r, enum lost_kind kind, uint64_t id, uint64_t iova);
 
 /* One message of the dump (not the fds). -1: it does not fit, or there is no memory. */
 int recovery_note_message(struct recovery *r, const struct link_header *h, size_t size);

@@ -195,7 +195,7 @@ struct mapper {
         struct job *job;
         atomic_bool stop;
         atomic_ulong done;
-        int result;
+        atomic_int result;
         char text[400];
 };
 
@@ -203,12 +203,14 @@ struct mapper {
 static void *map_and_unmap(void *arg) {
         struct mapper *m = arg;
 
-        while (!atomic_load(&m->stop) && m->result >= 0) {
-                m->result = iommud_map(m->job->domain, JOB_IOVA, m->job->memory, 0, PAGE, IOMMUD_READ_WRITE);
-                if (m->result >= 0)
-                        m->result = iommud_unmap(m->job->domain, JOB_IOVA, PAGE);
-                if (m->result < 0)
+        while (!atomic_load(&m->stop) && atomic_load(&m->result) >= 0) {
+                int r = iommud_map(m->job->domain, JOB_IOVA, m->job->memory, 0, PAGE, IOMMUD_READ_WRITE);
+
+                if (r >= 0)
+                        r = iommud_unmap(m->job->domain, JOB_IOVA, PAGE);
+                if (r < 0)
                         (void)snprintf(m->text, sizeof m->text, "%s", iommud_last_error());
+                atomic_store(&m->result, r);
                 atomic_fetch_add(&m->done, 1);
         }
         return NULL;
@@ -227,14 +229,14 @@ static void test_calls_under_way_are_repeated(void **state) {
         for (int i = 0; i < 5; i++) {
                 unsigned long before = atomic_load(&m.done);
 
-                wait_for(atomic_load(&m.done) > before + 3 || m.result < 0);
+                wait_for(atomic_load(&m.done) > before + 3 || atomic_load(&m.result) < 0);
                 service_kill(s);
                 service_launch(s);
         }
         atomic_store(&m.stop, true);
         pthread_join(thread, NULL);
-        if (m.result < 0)
-                fail_msg("a call was not repeated: %d %s", m.result, m.text);
+        if (atomic_load(&m.result) < 0)
+                fail_msg("a call was not repeated: %d %s", atomic_load(&m.result), m.text);
         assert_int_equal(job_mappings(j.domain), 0);
         assert_int_equal(job_used(j.client, IOMMUD_RESOURCE_LOCKED_BYTES), 0);
         job_end(&j);

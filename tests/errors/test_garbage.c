@@ -26,24 +26,26 @@ struct other {
         pthread_t thread;
         atomic_bool stop;
         atomic_ulong rounds;
-        int result;
-        uint64_t worst_ms;
+        atomic_int result;
+        uint64_t worst_ms;              /* this and text: when it has ended */
         char text[400];
 };
 
 static void *work(void *arg) {
         struct other *o = arg;
 
-        while (!atomic_load(&o->stop) && o->result >= 0) {
+        while (!atomic_load(&o->stop) && atomic_load(&o->result) >= 0) {
                 uint64_t begin = harness_ms(), took;
+                int r;
 
-                o->result = iommud_map(o->job.domain, JOB_IOVA, o->job.memory, 0, PAGE, IOMMUD_READ_WRITE);
-                if (o->result == 0)
-                        o->result = edu_transfer(o->job.device, JOB_IOVA, EDU_BLOCK, true);
-                if (o->result == 0)
-                        o->result = iommud_unmap(o->job.domain, JOB_IOVA, PAGE);
-                if (o->result < 0)
+                r = iommud_map(o->job.domain, JOB_IOVA, o->job.memory, 0, PAGE, IOMMUD_READ_WRITE);
+                if (r == 0)
+                        r = edu_transfer(o->job.device, JOB_IOVA, EDU_BLOCK, true);
+                if (r == 0)
+                        r = iommud_unmap(o->job.domain, JOB_IOVA, PAGE);
+                if (r < 0)
                         (void)snprintf(o->text, sizeof o->text, "%s", iommud_last_error());
+                atomic_store(&o->result, r);
                 took = harness_ms() - begin;
                 o->worst_ms = took > o->worst_ms ? took : o->worst_ms;
                 atomic_fetch_add(&o->rounds, 1);
@@ -52,21 +54,21 @@ static void *work(void *arg) {
 }
 
 static void other_begin(struct other *o, const char *directory) {
-        *o = (struct other){ 0 };
+        memset(o, 0, sizeof *o);
         job_begin(&o->job, directory, "edu0", PAGE);
         assert_int_equal(pthread_create(&o->thread, NULL, work, o), 0);
-        wait_for(atomic_load(&o->rounds) > 0);
+        wait_for(atomic_load(&o->rounds) > 0 || atomic_load(&o->result) < 0);
 }
 
 /* It went on to the end, and never had to wait long. */
 static void other_end(struct other *o) {
         unsigned long now = atomic_load(&o->rounds);
 
-        wait_for(atomic_load(&o->rounds) > now + 2 || o->result < 0);
+        wait_for(atomic_load(&o->rounds) > now + 2 || atomic_load(&o->result) < 0);
         atomic_store(&o->stop, true);
         pthread_join(o->thread, NULL);
-        if (o->result < 0)
-                fail_msg("another client was disturbed: %d %s", o->result, o->text);
+        if (atomic_load(&o->result) < 0)
+                fail_msg("another client was disturbed: %d %s", atomic_load(&o->result), o->text);
         assert_true(o->worst_ms < 3000);
         job_end(&o->job);
 }
@@ -250,7 +252,7 @@ static void test_silent_connections(void **state) {
 
 /* Who connects faster than may be is refused, with the limit; the service and the others go on. */
 static void test_storm_of_sessions(void **state) {
-        struct service *s = service_start(&(struct service_options){ .limits = "session_starts_per_second = 5\n" });
+        struct service *s = service_start(&(struct service_options){ .limits = "session_starts_per_second = 1\n" });
         const struct iommud_connect_options options = { .size = sizeof options, .directory = s->client };
         char directory[128];
         unsigned refusals = 0;
@@ -269,10 +271,11 @@ static void test_storm_of_sessions(void **state) {
                 }
                 assert_int_equal(iommud_error_detail(&e), 0);
                 assert_int_equal(e.reason, IOMMUD_REASON_LIMIT_EXCEEDED);
-                assert_non_null(strstr(e.text, "5 sessions a second"));
+                if (!strstr(e.text, "1 sessions a second") && !strstr(e.text, "1 a second"))
+                        fail_msg("'%s' does not tell the limit", e.text);
                 refusals++;
         }
-        assert_true(refusals >= 10);
+        assert_true(refusals >= 5);
         other_end(&o);
         service_end(s);
 }

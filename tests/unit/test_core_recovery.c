@@ -148,6 +148,7 @@ static struct link_map_entry entry(const struct scene *s, uint64_t iova, uint64_
 
 static void map_now(struct scene *s, uint64_t iova, uint64_t length) {
         map(s->h, s->account.domain, s->account.memory, iova, length);
+        EVENTUALLY(sql("SELECT count(*) FROM op") == 0);        /* settled on the disk: no open operation explains it */
         s->account.mappings[s->account.n++] = entry(s, iova, length);
 }
 
@@ -352,6 +353,31 @@ static void what_the_holder_lost_is_not_charged_any_more(void **state) {
         assert_int_equal(charged("alpha", RESOURCE_LOCKED_BYTES), PAGE);
 }
 
+/* Or nobody could be mapped there any more, and the next service would charge it again. */
+static void what_the_holder_lost_leaves_no_row(void **state) {
+        struct scene s = scene();
+
+        (void)state;
+        map_now(&s, AT, PAGE);
+        map_now(&s, AT + PAGE, PAGE);
+        s.account.n = 1;
+        restart(s.h, &s.account);
+        assert_mapped(&s, 1, PAGE);
+        map_now(&s, AT + PAGE, PAGE);
+}
+
+static void a_domain_that_the_holder_lost_leaves_no_row(void **state) {
+        struct scene s = scene();
+
+        (void)state;
+        map_now(&s, AT, PAGE);
+        s.account = (struct account){ .memory = s.account.memory };
+        restart(s.h, &s.account);
+        assert_int_equal(charged("alpha", RESOURCE_DOMAINS), 0);
+        assert_int_equal(charged("alpha", RESOURCE_MAPPINGS), 0);
+        assert_int_equal(sql("SELECT (SELECT count(*) FROM domain) + (SELECT count(*) FROM mapping)"), 0);
+}
+
 /* ---- who comes back, and who does not ---- */
 
 static void a_wrong_secret_is_nobodys_holder(void **state) {
@@ -437,6 +463,8 @@ int main(void) {
                 T(what_no_row_explains_is_undone),
                 T(what_the_holder_has_in_another_way_is_undone),
                 T(what_the_holder_lost_is_not_charged_any_more),
+                T(what_the_holder_lost_leaves_no_row),
+                T(a_domain_that_the_holder_lost_leaves_no_row),
                 T(a_wrong_secret_is_nobodys_holder),
                 T(a_token_waits_for_its_holder),
                 T(a_holder_that_does_not_come_back_is_ended),

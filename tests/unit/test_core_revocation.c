@@ -180,6 +180,30 @@ static void what_cannot_be_unmapped_stays_charged_and_is_tried_again(void **stat
         assert_int_equal(charged("alpha", RESOURCE_DOMAINS), 0);
 }
 
+/* The client hears that the holder is lost; whether its map happened nobody knows until everything is unmapped. */
+static void what_was_under_way_stays_charged_until_then(void **state) {
+        uint64_t domain, memory;
+        struct holder *h = scene(&domain);
+        struct asked a;
+
+        (void)state;
+        memory = make_memory(h, 4 * PAGE);
+        ask_map(h, domain, memory, 16 * PAGE, PAGE, 7, &a);
+        holder_expect(h, LINK_MAP);
+        pthread_mutex_lock(&vfio.lock);
+        vfio.fail = 2;
+        pthread_mutex_unlock(&vfio.lock);
+        h->link = fd_close(h->link);
+        assert_refused(&a, REFUSAL_HOLDER_LOST);
+        EVENTUALLY(of_vfio(&vfio.unmapped) >= 2);
+        assert_int_equal(charged("alpha", RESOURCE_MAPPINGS), 1);
+        assert_int_equal(charged("alpha", RESOURCE_LOCKED_BYTES), PAGE);
+        assert_int_equal(sql("SELECT count(*) FROM mapping"), 1);
+        assert_int_equal(sql("SELECT count(*) FROM op WHERE settled = 0"), 1);
+        EVENTUALLY(charged("alpha", RESOURCE_SESSIONS) == 0);
+        assert_int_equal(charged("alpha", RESOURCE_MAPPINGS), 0);
+}
+
 static void the_end_is_in_the_ledger_before_it_begins(void **state) {
         uint64_t domain;
         struct holder *h = scene(&domain);
@@ -260,6 +284,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 T(everything_is_unmapped_again_after_the_holders_death),
                 T(what_cannot_be_unmapped_stays_charged_and_is_tried_again),
+                T(what_was_under_way_stays_charged_until_then),
                 T(the_end_is_in_the_ledger_before_it_begins),
                 T(a_session_is_revoked_once),
                 T(another_sessions_group_is_left_alone),

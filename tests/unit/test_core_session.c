@@ -103,6 +103,28 @@ static void a_session_beyond_the_quota_costs_nothing(void **state) {
         holder_open("beta");
 }
 
+/* Identified while the tenant was still there, started when it is not. */
+static void a_tenant_that_was_taken_out_takes_no_sessions(void **state) {
+        struct holder *h;
+        struct peer peer;
+        struct refusal r;
+        int pair[2];
+
+        (void)state;
+        core_start();
+        h = holder_open("alpha");
+        assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+        assert_int_equal(peer_from_socket(pair[1], PEER_SOCKET_TENANT, "alpha", &peer), 0);
+        assert_int_equal(broker_reload(core.broker, &core.tenants[1], 1, &r), 0);
+        session_start(core.broker, pair[1], &peer);
+        peer_clear(&peer);
+        fd_close(pair[0]);
+        assert_int_equal(charged("alpha", RESOURCE_SESSIONS), 1);
+        assert_int_equal(sql("SELECT count(*) FROM session"), 1);
+        make_domain(h);                         /* open ones go on */
+        holder_open("beta");
+}
+
 /* ---- whose token ---- */
 
 static enum refusal_reason authenticate(const char *token, const struct peer *peer) {
@@ -213,6 +235,7 @@ int main(void) {
                 T(the_holder_may_go_on_when_the_connection_is_closed_here),
                 T(a_holder_of_somebody_else_gets_no_client),
                 T(a_session_beyond_the_quota_costs_nothing),
+                T(a_tenant_that_was_taken_out_takes_no_sessions),
                 T(a_token_is_worth_nothing_to_anybody_else),
                 T(a_token_is_worth_nothing_through_another_tenants_socket),
                 T(what_is_nearly_a_token_is_none),
