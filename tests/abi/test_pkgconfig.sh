@@ -12,7 +12,7 @@ cd "$here/../.."
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 
-if nm "$build/libiommud.a" 2> /dev/null | grep -qE ' U __(asan|tsan|ubsan|gcov)_'; then
+if nm "$build/libiommud.a" 2> /dev/null | grep -E ' U __(asan|tsan|ubsan|gcov)_' > /dev/null; then
         skip the_example_builds_from_the_installed_files "a sanitizer or coverage build is not what is installed"
         exit 0
 fi

@@ -146,8 +146,10 @@ static void test_others_do_not_notice(void **state) {
                 .limits = "session_starts_per_second = 1000\nregister_deadline_ms = 1000\n" });
         service_add_tenant(s, "stalled", directory, sizeof directory);
         if (!hang_begin(&h)) {
+                int error = errno;
+
                 service_end(s);
-                skip_because("userfaultfd: %s (root, or vm.unprivileged_userfaultfd = 1)", strerror(errno));
+                skip_because("userfaultfd: %s (root, or vm.unprivileged_userfaultfd = 1)", strerror(error));
         }
         job_begin(&j, s->client, "edu0", (uint64_t)2 * PAGE);
         before = measure(&j);
@@ -195,8 +197,10 @@ static void test_restart_while_it_hangs(void **state) {
         s = service_start(&(struct service_options){
                 .limits = "session_starts_per_second = 1000\nregister_deadline_ms = 1000\nrecover_seconds = 2\n" });
         if (!hang_begin(&h)) {
+                int error = errno;
+
                 service_end(s);
-                skip_because("userfaultfd: %s (root, or vm.unprivileged_userfaultfd = 1)", strerror(errno));
+                skip_because("userfaultfd: %s (root, or vm.unprivileged_userfaultfd = 1)", strerror(error));
         }
         job_begin(&j, s->client, "edu0", (uint64_t)2 * PAGE);
         job_map(&j);

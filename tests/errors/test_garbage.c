@@ -53,10 +53,17 @@ static void *work(void *arg) {
         return NULL;
 }
 
+static struct other other;
+static bool other_runs;
+
 static void other_begin(struct other *o, const char *directory) {
         memset(o, 0, sizeof *o);
         job_begin(&o->job, directory, "edu0", PAGE);
-        assert_int_equal(pthread_create(&o->thread, NULL, work, o), 0);
+        other_runs = true;
+        if (pthread_create(&o->thread, NULL, work, o) != 0) {
+                other_runs = false;
+                fail_msg("no thread");
+        }
         wait_for(atomic_load(&o->rounds) > 0 || atomic_load(&o->result) < 0);
 }
 
@@ -67,10 +74,21 @@ static void other_end(struct other *o) {
         wait_for(atomic_load(&o->rounds) > now + 2 || atomic_load(&o->result) < 0);
         atomic_store(&o->stop, true);
         pthread_join(o->thread, NULL);
+        other_runs = false;
         if (atomic_load(&o->result) < 0)
                 fail_msg("another client was disturbed: %d %s", atomic_load(&o->result), o->text);
         assert_true(o->worst_ms < 3000);
         job_end(&o->job);
+}
+
+/* After a failure it is still there. */
+static int teardown(void **state) {
+        if (other_runs) {
+                atomic_store(&other.stop, true);
+                pthread_join(other.thread, NULL);
+                other_runs = false;
+        }
+        return harness_teardown(state);
 }
 
 /* ---- garbage ---- */
@@ -85,10 +103,9 @@ static void test_garbage_on_the_grpc_socket(void **state) {
         struct service *s = service_start(&(struct service_options){ 0 });
         uint64_t seed = harness_seed();
         uint8_t bytes[4096];
-        struct other o;
 
         (void)state;
-        other_begin(&o, s->client);
+        other_begin(&other, s->client);
         for (unsigned i = 0; i < 60; i++) {
                 int fd = raw_connect(s->client, false);
 
@@ -102,7 +119,7 @@ static void test_garbage_on_the_grpc_socket(void **state) {
                         (void)shutdown(fd, SHUT_WR);
                 close(fd);
         }
-        other_end(&o);
+        other_end(&other);
         service_end(s);
 }
 
@@ -124,11 +141,10 @@ static void test_garbage_on_the_session_socket(void **state) {
         uint64_t seed = harness_seed(), domain;
         uint8_t bytes[4096];
         struct raw_client c;
-        struct other o;
         int fd = raw_memfd(PAGE);
 
         (void)state;
-        other_begin(&o, s->client);
+        other_begin(&other, s->client);
         raw_open(&c, s->client);
         raw_send(c.session, &m, sizeof m, -1);          /* a type that is none */
         assert_error_answer(&c);
@@ -148,7 +164,7 @@ static void test_garbage_on_the_session_socket(void **state) {
         (void)raw_send_memory(&c, fd);
         raw_close(&c);
         close(fd);
-        other_end(&o);
+        other_end(&other);
         service_end(s);
 }
 
@@ -157,16 +173,15 @@ static void test_flood_on_the_session_socket(void **state) {
         struct service *s = service_start(&(struct service_options){ 0 });
         struct session_msg m = { .version = SESSION_CHANNEL_VERSION, .type = 4711 };
         struct raw_client c;
-        struct other o;
 
         (void)state;
-        other_begin(&o, s->client);
+        other_begin(&other, s->client);
         raw_open(&c, s->client);
         assert_int_equal(fcntl(c.session, F_SETFL, O_NONBLOCK), 0);
         wait_for(send(c.session, &m, sizeof m, MSG_NOSIGNAL) < 0 && errno != EAGAIN);
         service_wait_sessions(s, 1);
         raw_close(&c);
-        other_end(&o);
+        other_end(&other);
         service_end(s);
 }
 
@@ -202,11 +217,10 @@ static void test_silent_session(void **state) {
                 .limits = "session_starts_per_second = 1000\nunclaimed_token_seconds = 1\n" });
         struct session_msg m;
         struct raw_client c;
-        struct other o;
         int fd;
 
         (void)state;
-        other_begin(&o, s->client);
+        other_begin(&other, s->client);
         raw_open_session(&c, s->client);
         assert_int_equal(service_sessions(s), 2);
         assert_true(raw_receive(c.session, &m, &fd));
@@ -214,7 +228,7 @@ static void test_silent_session(void **state) {
         assert_true(strlen(m.text) > 10);
         service_wait_sessions(s, 1);
         raw_close(&c);
-        other_end(&o);
+        other_end(&other);
         service_end(s);
 }
 
@@ -224,12 +238,11 @@ static void test_silent_connections(void **state) {
         struct service *s = service_start(&(struct service_options){ 0 });
         char directory[128];
         int fds[MANY];
-        struct other o;
         struct job j;
 
         (void)state;
         service_add_tenant(s, "other", directory, sizeof directory);
-        other_begin(&o, directory);
+        other_begin(&other, directory);
         for (unsigned i = 0; i < MANY; i++)
                 fds[i] = raw_connect(s->client, false);
         assert_int_equal(service_sessions(s), 1);               /* the operator is answered */
@@ -246,7 +259,7 @@ static void test_silent_connections(void **state) {
                 wait_for(iommud_connect(&options, &c) == 0);    /* and when they are gone, so does this tenant */
                 iommud_close(c);
         }
-        other_end(&o);
+        other_end(&other);
         service_end(s);
 }
 
@@ -256,11 +269,10 @@ static void test_storm_of_sessions(void **state) {
         const struct iommud_connect_options options = { .size = sizeof options, .directory = s->client };
         char directory[128];
         unsigned refusals = 0;
-        struct other o;
 
         (void)state;
         service_add_tenant(s, "other", directory, sizeof directory);
-        other_begin(&o, directory);
+        other_begin(&other, directory);
         for (unsigned i = 0; i < 30; i++) {
                 struct iommud_error e = { .size = sizeof e };
                 struct iommud_client *c;
@@ -276,19 +288,19 @@ static void test_storm_of_sessions(void **state) {
                 refusals++;
         }
         assert_true(refusals >= 5);
-        other_end(&o);
+        other_end(&other);
         service_end(s);
 }
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test_teardown(test_garbage_on_the_grpc_socket, harness_teardown),
-                cmocka_unit_test_teardown(test_garbage_on_the_session_socket, harness_teardown),
-                cmocka_unit_test_teardown(test_flood_on_the_session_socket, harness_teardown),
-                cmocka_unit_test_teardown(test_tickets_are_bounded, harness_teardown),
-                cmocka_unit_test_teardown(test_silent_session, harness_teardown),
-                cmocka_unit_test_teardown(test_silent_connections, harness_teardown),
-                cmocka_unit_test_teardown(test_storm_of_sessions, harness_teardown),
+                cmocka_unit_test_teardown(test_garbage_on_the_grpc_socket, teardown),
+                cmocka_unit_test_teardown(test_garbage_on_the_session_socket, teardown),
+                cmocka_unit_test_teardown(test_flood_on_the_session_socket, teardown),
+                cmocka_unit_test_teardown(test_tickets_are_bounded, teardown),
+                cmocka_unit_test_teardown(test_silent_session, teardown),
+                cmocka_unit_test_teardown(test_silent_connections, teardown),
+                cmocka_unit_test_teardown(test_storm_of_sessions, teardown),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

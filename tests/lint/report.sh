@@ -4,6 +4,7 @@
 # `finish`. A check's name is a sentence that is true when it passes.
 
 failures=0
+shopt -s lastpipe       # `... | check NAME` counts in this shell
 
 pass() {        # pass NAME
         printf '[       OK ] %s\n' "$1"

@@ -61,6 +61,7 @@ static struct {
 
 struct holder {
         int link, connection, client;   /* our end of the link; the client's connection as handed over; its other end */
+        int given;                      /* number of the connection that the broker got, which is the broker's */
         pid_t child;
         int child_control;              /* a byte to it: it connects to the broker and sends what it has; see holder_return() */
         struct peer peer;
@@ -176,11 +177,12 @@ static inline int core_teardown(void **state) {
 #define EVENTUALLY(condition)                                                                                          \
         do {                                                                                                           \
                 unsigned waited_ = 0;                                                                                  \
-                while (!(condition) && waited_ < WAIT_MS) {                                                            \
+                bool met_; /* evaluated once a round: it may take what it finds */                                     \
+                while (!(met_ = (condition)) && waited_ < WAIT_MS) {                                                   \
                         usleep(2000);                                                                                  \
                         waited_ += 2;                                                                                  \
                 }                                                                                                      \
-                if (!(condition))                                                                                      \
+                if (!met_)                                                                                             \
                         fail_msg("not within %u ms: %s", WAIT_MS, #condition);                                         \
         } while (0)
 
@@ -313,6 +315,7 @@ static inline struct holder *holder_connect(const char *tenant) {
         h->child_control = control[0];
         assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
         h->client = pair[0];
+        h->given = pair[1];
         assert_int_equal(peer_from_socket(pair[1], PEER_SOCKET_TENANT, tenant, &h->peer), 0);
         session_start(core.broker, pair[1], &h->peer);
         h->link = accept4(core.listener, NULL, NULL, SOCK_CLOEXEC);
@@ -460,7 +463,8 @@ static inline uint64_t make_domain(struct holder *h) {
 
 static inline uint64_t make_memory(struct holder *h, uint64_t size) {
         struct link_result result = { .refusal = { .element = -1, .conflict_first = 1 },
-                                      .memory = { .size = size, .page_size = PAGE, .dev = 1, .ino = 1, .sealed = 1, .writable = 1 } };
+                                      .memory = { .size = size, .page_size = PAGE, .dev = 1, .ino = 1, .sealed = 1,
+                                                  .writable = 1 } };
         struct asked a;
 
         ask_register(h, size, &a);

@@ -12,14 +12,14 @@
 
 /* ---- what the broker sends, seen as it is sent: every sendmsg() of this program comes by here ---- */
 
-static int watched_fd = -1;             /* the broker's copy of the client's connection */
+static atomic_int watched_fd = -1;      /* the broker's copy of the client's connection */
 static atomic_int open_at_client, open_at_go;   /* was it open when that message was sent: 1 yes, 2 no */
 
 ssize_t sendmsg(int fd, const struct msghdr *msg, int flags) {
         const struct link_header *h = msg->msg_iov[0].iov_base;
-        int now = fcntl(watched_fd, F_GETFD) >= 0 ? 1 : 2;
+        int watched = watched_fd, now = fcntl(watched, F_GETFD) >= 0 ? 1 : 2;
 
-        if (watched_fd >= 0 && msg->msg_iov[0].iov_len >= sizeof *h) {
+        if (watched >= 0 && msg->msg_iov[0].iov_len >= sizeof *h) {
                 if (h->type == LINK_CLIENT)
                         atomic_store(&open_at_client, now);
                 if (h->type == LINK_GO)
@@ -56,7 +56,7 @@ static void the_holder_may_go_on_when_the_connection_is_closed_here(void **state
         (void)state;
         core_start();
         h = holder_connect("alpha");
-        watched_fd = h->client + 1;             /* socketpair(): the other end has the next number */
+        watched_fd = h->given;
         assert_true(fcntl(watched_fd, F_GETFD) >= 0);
         atomic_store(&open_at_client, 0);
         atomic_store(&open_at_go, 0);
