@@ -6,12 +6,34 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "lib/agent.h"
 #include "lib/edu.h"
 #include "lib/job.h"
+
+/* A call that comes before the client has noticed hears from the service that the session is over; then, why. */
+static bool says_holder_lost(struct job *j) {
+        struct iommud_error e = { .size = sizeof e };
+
+        assert_int_equal(iommud_unmap_all(j->domain, NULL), -ECONNRESET);
+        assert_int_equal(iommud_error_detail(&e), 0);
+        if (e.reason != IOMMUD_REASON_HOLDER_LOST)
+                assert_int_equal(e.reason, IOMMUD_REASON_UNKNOWN_SESSION);
+        return e.reason == IOMMUD_REASON_HOLDER_LOST;
+}
+
+static bool agent_says_holder_lost(struct agent *a) {
+        int error = 0, reason = 0;
+
+        assert_int_equal(sscanf(agent_ask(a, "domain"), "err %d %d", &error, &reason), 2);
+        assert_int_equal(error, ECONNRESET);
+        if (reason != IOMMUD_REASON_HOLDER_LOST)
+                assert_int_equal(reason, IOMMUD_REASON_UNKNOWN_SESSION);
+        return reason == IOMMUD_REASON_HOLDER_LOST;
+}
 
 static void test_session_ends_with_the_reason(void **state) {
         struct service *s = service_start(&(struct service_options){ 0 });
@@ -21,7 +43,7 @@ static void test_session_ends_with_the_reason(void **state) {
         job_begin(&j, s->client, "edu0", (uint64_t)2 * PAGE);
         job_map(&j);
         service_kill_holder(s, getpid());
-        refused(iommud_unmap_all(j.domain, NULL), ECONNRESET, IOMMUD_REASON_HOLDER_LOST, NULL);
+        wait_for(says_holder_lost(&j));
         service_wait_sessions(s, 0);
         service_assert_nothing_used(s, "me");
         refused(iommud_map(j.domain, JOB_IOVA, j.memory, 0, PAGE, IOMMUD_READ), ECONNRESET, IOMMUD_REASON_HOLDER_LOST,
@@ -54,7 +76,7 @@ static void test_only_its_own_session_ends(void **state) {
         agent_ok(&victim, "alloc 8192");
         agent_ok(&victim, "map 0 0x100000 0 0 8192 3");
         service_kill_holder(s, victim.pid);
-        agent_refused(&victim, ECONNRESET, IOMMUD_REASON_HOLDER_LOST, "map 0 0x200000 0 0 4096 3");
+        wait_for(agent_says_holder_lost(&victim));
         service_wait_sessions(s, 1);
         job_assert_dma(&j, JOB_IOVA, 0, PAGE);
         must(iommud_device_attach(j.domain, "edu1", &(struct iommud_attachment *){ NULL }));
@@ -113,7 +135,7 @@ static void test_holder_dies_meanwhile(void **state) {
         service_wait_recovered(s);
         service_wait_sessions(s, 1);
         agent_ok(&keeps, "domain");
-        agent_refused(&loses, ECONNRESET, IOMMUD_REASON_HOLDER_LOST, "domain");
+        wait_for(agent_says_holder_lost(&loses));
         agent_end(&keeps);
         agent_end(&loses);
         service_end(s);

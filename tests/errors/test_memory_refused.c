@@ -185,34 +185,34 @@ static void test_holes(void **state) {
         end();
 }
 
-/* Huge pages that exist for as long as the test; false: the machine has none to give. */
-static bool reserve_huge_pages(unsigned n, unsigned *ret_before) {
-        const char *path = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
-        unsigned now = 0;
-        FILE *f = fopen(path, "r+e");
+/* Adds to the machine's pool of huge pages; false: it has none to give, or does not let us. */
+static bool change_huge_pages(int by) {
+        int before_it = 0, now = 0;
+        FILE *f = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "r+e");
 
-        if (!f || fscanf(f, "%u", ret_before) != 1) {
+        if (!f || fscanf(f, "%d", &before_it) != 1) {
                 if (f)
                         (void)fclose(f);
                 return false;
         }
         rewind(f);
-        (void)fprintf(f, "%u\n", *ret_before + n);
+        (void)fprintf(f, "%d\n", before_it + by > 0 ? before_it + by : 0);
         (void)fflush(f);
         rewind(f);
-        if (fscanf(f, "%u", &now) != 1)
+        if (fscanf(f, "%d", &now) != 1)
                 now = 0;
         (void)fclose(f);
-        return now >= *ret_before + n;
+        return now >= before_it + by;
 }
 
-static void give_huge_pages_back(unsigned n) {
-        FILE *f = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "we");
+#define HUGE_PAGES 4
+static bool has_huge_pages;
 
-        if (f) {
-                (void)fprintf(f, "%u\n", n);
-                (void)fclose(f);
-        }
+static int teardown_huge(void **state) {
+        if (has_huge_pages)
+                (void)change_huge_pages(-HUGE_PAGES);
+        has_huge_pages = false;
+        return harness_teardown(state);
 }
 
 static void hugetlb_holes(void) {
@@ -239,16 +239,14 @@ static void hugetlb_holes(void) {
 }
 
 static void test_holes_in_hugetlb(void **state) {
-        unsigned pages = 0;
-
         (void)state;
-        if (!reserve_huge_pages(4, &pages)) {
+        has_huge_pages = change_huge_pages(HUGE_PAGES);
+        if (!has_huge_pages) {
                 end();
                 skip_because("no huge pages of 2 MiB can be reserved (it takes root and a kernel with hugetlb)");
         }
         hugetlb_holes();
         end();
-        give_huge_pages_back(pages);
 }
 
 /* ---- seals and policy ---- */
@@ -334,7 +332,7 @@ int main(void) {
                 TEST(test_size),
                 TEST(test_read_only),
                 TEST(test_holes),
-                TEST(test_holes_in_hugetlb),
+                cmocka_unit_test_setup_teardown(test_holes_in_hugetlb, begin, teardown_huge),
                 TEST(test_unsealed_needs_the_policy),
                 cmocka_unit_test_teardown(test_truncated_after_registration, harness_teardown),
                 TEST(test_registered_memory_is_stable),

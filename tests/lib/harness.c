@@ -248,9 +248,11 @@ void service_write_config(struct service *s, const struct service_options *o) {
 
         (void)snprintf(me, sizeof me, "[tenant me]\nrule = uid:%u\n", getuid());
         service_write_text(s, "[service]\nbackend = soft\nstate_directory = %s\nruntime_directory = %s\n%s%s\n"
-                              "[limits]\n%s\n[soft]\n%s\n[defaults]\n%s\n%s\n",
+                              "[limits]\n%s%s\n[soft]\n%s\n[defaults]\n%s\n%s\n",
                            s->state, s->runtime, o->own_holder_uids ? "" : "holder_uids =\n",
                            o->service ? o->service : "",
+                           /* holders of a test that crashed do not wait for ever */
+                           o->limits && strstr(o->limits, "orphan_seconds") ? "" : "orphan_seconds = 300\n",
                            o->limits ? o->limits : "session_starts_per_second = 1000\n",
                            o->soft ? o->soft : "dma_delay_us = 1\n",
                            o->defaults ? o->defaults : "", o->tenants ? o->tenants : me);

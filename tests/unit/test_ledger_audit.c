@@ -63,10 +63,9 @@ static void test_overflow_is_bounded_and_said(void **state) {
         ledger_close(l);
         assert_int_equal(raw_number("config.db", "SELECT count(*) FROM audit WHERE event = 'flood'"), 4096);
         assert_int_equal(raw_number("config.db", "SELECT max(pid) FROM audit WHERE event = 'flood'"), 4095);
+        /* said in one line or more: a flush may have begun in the middle of the flood */
         assert_int_equal(raw_number("config.db",
-                                    "SELECT count(*) FROM audit WHERE event = 'audit.dropped' AND text LIKE "
-                                    "'5904 lines%'"),
-                         1);
+                                    "SELECT sum(CAST(text AS INTEGER)) FROM audit WHERE event = 'audit.dropped'"), 5904);
 }
 
 static void test_failed_flush_keeps_the_lines(void **state) {
