@@ -270,9 +270,21 @@ static int reconnect_once(struct link *l) {
         return k;
 }
 
-static bool orphaned(const struct link *l) {
-        return l->facts.orphan_seconds > 0 &&
-               now_ms() - l->lost_since_ms >= (uint64_t)l->facts.orphan_seconds * 1000;
+/* How long to look for a broker; 0: for ever. Without a client there is nothing left to hold: everything is unmapped, and a
+ * broker that comes later finds the process gone and ends the session. */
+#define CLIENTLESS_SECONDS 30U
+
+static uint32_t patience(struct link *l) {
+        uint32_t seconds = l->facts.orphan_seconds;
+        LOCK_SCOPE(&l->send_lock);
+
+        return l->client_gone && (seconds == 0 || seconds > CLIENTLESS_SECONDS) ? CLIENTLESS_SECONDS : seconds;
+}
+
+static bool orphaned(struct link *l) {
+        uint32_t seconds = patience(l);
+
+        return seconds > 0 && now_ms() - l->lost_since_ms >= (uint64_t)seconds * 1000;
 }
 
 /* Until there is a broker again (true), or too long without one (false). The pause before the first attempt keeps a
@@ -296,10 +308,11 @@ static bool reconnect(struct link *l, unsigned *pause_ms) {
 /* With the broker's reconnected link silent, or dead again, the orphan's clock goes on: only a message stops it. */
 static int receive_or_orphan(struct link *l, struct link_message *m) {
         struct pollfd p = { .fd = l->fd, .events = POLLIN };
+        uint32_t seconds = l->lost_since_ms ? patience(l) : 0;
         int k;
 
-        if (l->lost_since_ms && l->facts.orphan_seconds) {
-                uint64_t limit = l->lost_since_ms + (uint64_t)l->facts.orphan_seconds * 1000, now = now_ms();
+        if (seconds) {
+                uint64_t limit = l->lost_since_ms + (uint64_t)seconds * 1000, now = now_ms();
 
                 k = poll(&p, 1, limit > now ? (int)(limit - now) : 0);
                 if (k == 0)

@@ -80,7 +80,8 @@ struct link_setup {
         uint32_t uid, gid;      /* change to these; UINT32_MAX: stay (no privilege to change) */
         uint64_t memlock;       /* RLIMIT_MEMLOCK, bytes; UINT64_MAX: leave as it is */
         uint32_t max_objects;   /* memory objects and unclaimed tickets, each */
-        uint32_t orphan_seconds;/* without a broker for so long: unmap everything and exit; 0: never */
+        uint32_t orphan_seconds;/* without a broker for so long: unmap everything and exit; 0: never. Half a
+                                 * minute at most when the client is gone as well */
         char cgroup[256];       /* of the client, below the cgroup root, starting with '/'; empty: stay */
         char reconnect[LINK_PATH_MAX];  /* where the broker listens for holders that lost their link */
         struct soft_personality soft;

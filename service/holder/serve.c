@@ -340,7 +340,7 @@ int serve_run(struct serve *s, const struct link_facts *facts) {
                 log_info("the link closed before there was a client");
                 break;
         case LINK_ENDED_ORPHANED:
-                log_warning("no broker for %u s: the session ends", facts->orphan_seconds);
+                log_warning("no broker for too long: the session ends");
                 break;
         }
         end_all(s, REFUSAL_HOLDER_LOST, "the service was away for too long, the session is over");

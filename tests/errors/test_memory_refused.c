@@ -201,6 +201,10 @@ static bool change_huge_pages(int by) {
         rewind(f);
         if (fscanf(f, "%d", &now) != 1)
                 now = 0;
+        if (now < before_it + by) {             /* not as many: none, then */
+                rewind(f);
+                (void)fprintf(f, "%d\n", before_it);
+        }
         (void)fclose(f);
         return now >= before_it + by;
 }
