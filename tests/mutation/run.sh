@@ -28,6 +28,7 @@ for name in "${names[@]}"; do
 done
 
 temp=$(mktemp -d)
+chmod 711 "$temp"       # tests run clients as other users below it
 trap 'rm -rf "$temp"' EXIT
 
 # Quick: less time in the compiler, and no warnings about what is broken on purpose. The flags and job slots of a make that
