@@ -164,6 +164,31 @@ expect "and lent again" a ok attach 0 "$dev"
 agent_end a
 check "no session is left" eventually 20 sessions_are 0
 
+# --- rules by cgroup, and a tenant with sockets of its own ---
+cgroup=$(sed -n 's/^0:://p' /proc/self/cgroup)
+check "a tenant by cgroup" iommuctl tenant add carol --cgroup="$cgroup"
+agent c 1003
+if [ "$(printf '6.5\n%s\n' "$(uname -r)" | sort -V | head -1)" = 6.5 ]; then
+  expect "the kernel proves the cgroup: carol is in" c ok connect $sockets
+else
+  expect "this kernel cannot prove a cgroup: refused" c "err 13" connect $sockets
+fi
+agent_end c
+check "carol leaves" eventually 20 iommuctl tenant remove carol
+check "a tenant with sockets of its own" iommuctl tenant add dave --own-socket
+mkdir -p /tmp/dave
+check "its folder is mounted where it can reach it" mount --bind /run/iommud/tenants/dave /tmp/dave
+refuses "in its own place it is closed to everybody" as_uid 1004 ls /run/iommud/tenants
+agent d 1004
+expect "whoever is there is dave" d ok connect /tmp/dave
+expect "and works" d ok domain
+check "status knows him" grep -q dave <(iommuctl --json status)
+kill -9 "$(broker_pid)"
+check "after a restart of the broker" eventually 30 sessions_are 1
+expect "the mounted sockets are the same" d ok domain
+agent_end d
+check "no session is left" eventually 20 sessions_are 0
+
 # --- the backend alone, and the end ---
 no_balance() { iommuctl --json tenant list | jq -e '[.tenants[].quotas[].used] | add == 0'; }
 check "no balance is left" no_balance
