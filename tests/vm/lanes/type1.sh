@@ -64,6 +64,7 @@ check "the example drives the real device" as_uid $alice "$LAB_BUILD/examples/dr
 check "afterwards no session is left" eventually 10 sessions_are 0
 check "and the device is free" eventually 10 state_is "$dev" free
 refuses "somebody who is no tenant is refused" as_uid $nobody "$LAB_BUILD/examples/map_minimal"
+check "and told why" grep -q "no rule makes uid $nobody" <(as_uid $nobody "$LAB_BUILD/examples/map_minimal" 2>&1)
 
 # --- DMA, and no DMA after unmap ---
 agent a $alice
