@@ -4,7 +4,8 @@
 #include <stdint.h>
 
 /*
- * The loop thread: reads links that nobody else reads, and accepts holders that come back. It never waits for the disk.
+ * The loop thread: reads links that nobody else reads, and accepts holders that come back. It waits for the disk
+ * only where a session begins or comes back, never for a client's operation.
  */
 struct loop;
 struct holder_link;
