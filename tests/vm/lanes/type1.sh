@@ -162,7 +162,17 @@ expect "and not lent" a "err 16" attach 0 "$dev"
 agent_end b
 check "it is free when he lets go" eventually 20 state_is "$dev" free
 expect "and lent again" a ok attach 0 "$dev"
+
+# --- an operator takes it back ---
+expect "alice maps for it" a ok map 0 0x300000 0 0 0x2000 3
+expect "and has a pattern there" a ok fill 0 77
+check "the operator takes the device back" iommuctl device release "$dev"
+ask a dma 1 0x300000 to
+expect "it reaches nothing, though she still has it open" a "ok 77" peek 0
+check "and is named an orphan meanwhile" state_is "$dev" orphaned
+check "her other device is still hers" state_is "$dev2" leased
 agent_end a
+check "it is free when she lets go" eventually 20 state_is "$dev" free
 check "no session is left" eventually 20 sessions_are 0
 
 # --- rules by cgroup, and a tenant with sockets of its own ---
