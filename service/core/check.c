@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/broker_private.h"
 #include "core/check_holders.h"
@@ -47,72 +48,104 @@ static void check_references(struct session *s, struct check *c) {
         }
 }
 
-struct tenant_sum {
-        struct tenant *tenant;
-        struct quota_amounts sum;
-};
+static int by_id(const void *a, const void *b) {
+        const struct session *x = *(struct session *const *)a, *y = *(struct session *const *)b;
 
-static void add_charges(struct session *s, struct tenant_sum *sums, size_t n) {
-        struct quota_amounts charges;
-
-        session_charges(s, &charges);
-        for (size_t i = 0; i < n; i++)
-                for (unsigned k = 1; sums[i].tenant == s->tenant && k < _RESOURCE_N; k++)
-                        sums[i].sum.of[k] += charges.of[k];
+        return x->id < y->id ? -1 : x->id > y->id;
 }
 
-/* I1, over all tenants at once. Operations under way change both sides one after the other: a difference is looked at again
- * before it is called one. */
-static bool balances_fit(struct broker *b, struct check *c, bool say) {
-        size_t n = 0, n_sessions;
-        _cleanup_free_ struct session **list = broker_sessions(b, &n_sessions);
-        _cleanup_free_ struct tenant_sum *sums = NULL;
+/* What the sessions of a tenant are charged, and what its account says, at one moment: all their locks are held, taken in the
+ * order of ids (nobody else holds two sessions' locks). */
+static void read_balance(struct tenant *t, struct session **list, size_t n, struct quota_amounts *ret_sum,
+                         uint64_t ret_used[_RESOURCE_N]) {
+        uint64_t limit[_RESOURCE_N];
+
+        memset(ret_sum, 0, sizeof *ret_sum);
+        for (size_t i = 0; i < n; i++) {
+                struct quota_amounts charges;
+
+                if (list[i]->tenant != t)
+                        continue;
+                pthread_mutex_lock(&list[i]->lock);
+                session_charges(list[i], &charges);
+                for (unsigned k = 1; k < _RESOURCE_N; k++)
+                        ret_sum->of[k] += charges.of[k];
+        }
+        quota_account_read(&t->account, limit, ret_used);
+        for (size_t i = 0; i < n; i++)
+                if (list[i]->tenant == t)
+                        pthread_mutex_unlock(&list[i]->lock);
+}
+
+static bool balance_fits(struct tenant *t, struct session **list, size_t n, struct check *c) {
+        struct quota_amounts sum;
+        uint64_t used[_RESOURCE_N];
+        bool fits = true;
+
+        read_balance(t, list, n, &sum, used);
+        for (unsigned k = 1; k < _RESOURCE_N; k++) {
+                char text[256];
+
+                if (used[k] == sum.of[k])
+                        continue;
+                fits = false;
+                (void)snprintf(text, sizeof text, "tenant '%s' is charged %" PRIu64 " %s, and has %" PRIu64, t->name, used[k],
+                               resource_name((enum resource)k), sum.of[k]);
+                if (c)
+                        report(c, "I1", text);
+        }
+        return fits;
+}
+
+/* I1, tenant by tenant. A session that begins or ends meanwhile is charged a moment before it is there, or still when it is
+ * not: a difference is looked at again before it is called one. c NULL: says nothing. */
+static bool balances_fit(struct broker *b, struct check *c) {
+        size_t n_tenants = 0, n;
+        _cleanup_free_ struct session **list = broker_sessions(b, &n);
+        _cleanup_free_ struct tenant **tenants = NULL;
         struct tenant *t, *next;
         bool fit = true;
 
         pthread_mutex_lock(&b->lock);
-        sums = calloc(HASH_COUNT(b->tenants) + 1, sizeof *sums);
+        tenants = calloc(HASH_COUNT(b->tenants) + 1, sizeof(struct tenant *));
         HASH_ITER(hh, b->tenants, t, next)
-                if (sums)
-                        sums[n++].tenant = t;
+                if (tenants)
+                        tenants[n_tenants++] = t;       /* they live as long as the broker */
         pthread_mutex_unlock(&b->lock);
-        for (size_t i = 0; list && i < n_sessions; i++) {
-                pthread_mutex_lock(&list[i]->lock);
-                add_charges(list[i], sums, n);
-                if (say)
-                        check_references(list[i], c);
-                pthread_mutex_unlock(&list[i]->lock);
+        if (!list)
+                return true;
+        qsort(list, n, sizeof(struct session *), by_id);
+        for (size_t i = 0; i < n_tenants; i++)
+                fit &= balance_fits(tenants[i], list, n, c);
+        for (size_t i = 0; i < n; i++)
                 session_unref(list[i]);
-        }
-        for (size_t i = 0; i < n; i++) {
-                uint64_t limit[_RESOURCE_N], used[_RESOURCE_N];
-
-                quota_account_read(&sums[i].tenant->account, limit, used);
-                for (unsigned k = 1; k < _RESOURCE_N; k++) {
-                        char text[256];
-
-                        if (used[k] == sums[i].sum.of[k])
-                                continue;
-                        fit = false;
-                        (void)snprintf(text, sizeof text, "tenant '%s' is charged %" PRIu64 " %s, and has %" PRIu64,
-                                       sums[i].tenant->name, used[k], resource_name((enum resource)k), sums[i].sum.of[k]);
-                        if (say)
-                                report(c, "I1", text);
-                }
-        }
         return fit;
 }
 
+static void references_fit(struct broker *b, struct check *c) {
+        size_t n;
+        _cleanup_free_ struct session **list = broker_sessions(b, &n);
+
+        for (size_t i = 0; list && i < n; i++) {
+                pthread_mutex_lock(&list[i]->lock);
+                check_references(list[i], c);
+                pthread_mutex_unlock(&list[i]->lock);
+                session_unref(list[i]);
+        }
+}
+
+#define TRIES 20
+
 int ledger_check_request(struct broker *b, void (*each)(const struct check_view *v, void *arg), void *arg,
                          uint64_t *ret_rows, uint64_t *ret_holders, struct refusal *r) {
+        static const struct timespec moment = { .tv_nsec = 5000000 };
         struct check c = { each, arg };
-        bool fit = false;
 
         *ret_holders = 0;
         if (journal_flush(b->journal, r) < 0 || ledger_check(b->ledger, from_ledger, &c, ret_rows, r) < 0)
                 return -1;
-        for (int i = 0; i < 5 && !fit; i++)
-                fit = balances_fit(b, &c, false);
-        balances_fit(b, &c, true);
+        for (int i = 1; i <= TRIES && !balances_fit(b, i < TRIES ? NULL : &c); i++)
+                nanosleep(&moment, NULL);
+        references_fit(b, &c);
         return holders_check(b, each, arg, ret_holders, r);
 }
