@@ -16,9 +16,9 @@
  *   admit   (by the request's own file, under the session's lock: validate, charge, reserve)
  *   intend  the ledger knows what is about to happen                              op_submit()
  *   apply   the holder does it                                                    holder_link_exchange()
- *   finish  final state in memory, under no lock but those it takes itself        op->finish()
+ *   finish  final state in memory, with the session's lock held                   op->finish()
+ *   settle  is queued before that lock is dropped; rides on a later commit        journal_defer()
  *   reply   the client hears of it
- *   settle  the ledger knows how it ended; rides on a later commit                journal_defer()
  *
  * An op owns a reference on its session. It is allocated once, with its message behind it, and freed after the settle
  * and its answer.
@@ -34,7 +34,8 @@ struct op {
 
         /* Optional: what must be ready before the intent, without a lock (opening nodes). Refused: nothing happened. */
         int (*prepare)(struct op *op, struct refusal *r);
-        /* What the intent and the settle write besides the op's own row. NULL: nothing more. */
+        /* write_intent writes the op's row and what goes with it (NULL: the row alone); write_settle what goes before the op's
+         * own settling (NULL: nothing). */
         int (*write_intent)(struct op *op, struct ledger *ledger, struct refusal *r);
         int (*write_settle)(struct op *op, struct ledger *ledger, struct refusal *r);
         /* The holder answered (or will not: op_outcome_unknown()). Brings memory to its final state, WITH the session's lock held:
@@ -52,7 +53,6 @@ struct op {
                         struct domain *domain;
                         struct mapping **nodes;
                         size_t n;
-                        uint64_t bytes_done, mappings_done;
                 } map;
                 struct {
                         struct domain *domain;

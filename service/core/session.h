@@ -72,12 +72,10 @@ struct session {
         atomic_uint in_flight;          /* operations between admission and answer: revocation waits for them */
         uint64_t id;
         UT_hash_handle hh_id, hh_token; /* broker->lock */
-        struct session *next;           /* scratch list of walkers; broker->lock */
 
         pthread_mutex_t lock;           /* protects what follows */
         enum session_stage stage;
         bool claimed;                   /* the client presented its token */
-        bool in_registry;
         bool revoking;                  /* a revocation has begun; only one does */
         struct peer peer;
         char client_name[LEDGER_NAME_MAX];
@@ -94,7 +92,7 @@ struct session {
         struct memory *memories;
         struct attachment *attachments;
         struct key_memory *keys;        /* uthash by key */
-        struct key_memory *keys_first, *keys_last;      /* oldest first */
+        struct key_memory *keys_first;  /* oldest first (utlist) */
         unsigned n_keys;
         struct recovery *recovery;      /* while RECONCILING */
         unsigned mutations;             /* how many were admitted */
