@@ -76,7 +76,7 @@ static void on_shutdown(struct grpc_loop_tag *tag, bool ok, struct arena *arena)
 void connection_end(struct connection *c, bool at_once) {
         if (!atomic_exchange(&c->ending, true))
                 grpc_server_shutdown_and_notify(c->server, c->queue, grpc_loop_give(&c->on_shutdown));
-        if (at_once)
+        if (at_once && !atomic_exchange(&c->cancelled, true))
                 grpc_server_cancel_all_calls(c->server);
 }
 

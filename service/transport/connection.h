@@ -29,7 +29,7 @@ struct connection {
         grpc_completion_queue *queue;
         struct grpc_loop_tag on_shutdown;
         atomic_uint references;
-        atomic_bool ending;
+        atomic_bool ending, cancelled;
         atomic_bool called;             /* at least one call came */
         struct connection *next, *previous;     /* transport->connections, under its lock */
 

@@ -172,7 +172,7 @@ static void end_idle(struct transport *t) {
         LOCK_SCOPE(&t->lock);
 
         for (struct connection *c = t->connections; c; c = c->next)
-                if (atomic_load(&c->references) <= IDLE_REFERENCES)
+                if (atomic_load(&c->references) == IDLE_REFERENCES)
                         connection_end(c, true);
 }
 
