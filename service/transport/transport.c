@@ -163,19 +163,6 @@ static unsigned wait_gone(struct transport *t, unsigned timeout_ms) {
         return t->n_connections;
 }
 
-/* A client that is idle does not read, and so does not see that it is asked to go: connections without a running call are
- * ended at once. Their references are the shutdown's and the watcher's. */
-#define IDLE_REFERENCES 2U
-#define LOOK_AGAIN_MS 10U
-
-static void end_idle(struct transport *t) {
-        LOCK_SCOPE(&t->lock);
-
-        for (struct connection *c = t->connections; c; c = c->next)
-                if (atomic_load(&c->references) == IDLE_REFERENCES)
-                        connection_end(c, true);
-}
-
 /* After a cancellation, only calls that wait for the core are left. */
 #define CANCEL_SETTLES_MS 500U
 
@@ -189,11 +176,8 @@ unsigned transport_stop(struct transport *t, unsigned drain_ms) {
         listener_remove_all(t->listener);
         dispatch_end_streams();
         end_all(t, false);
-        for (unsigned waited = 0; waited < drain_ms; waited += LOOK_AGAIN_MS) {
-                if (wait_gone(t, LOOK_AGAIN_MS) == 0)
-                        return 0;
-                end_idle(t);
-        }
+        if (wait_gone(t, drain_ms) == 0)
+                return 0;
         end_all(t, true);
         return wait_gone(t, CANCEL_SETTLES_MS);
 }
