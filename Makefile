@@ -5,6 +5,7 @@
 #   SANITIZE=...       address,undefined or thread
 #   COVERAGE=1         gcov instrumentation
 #   CC=clang           another compiler
+#   ARCH=ppc64el       for another architecture, into a folder of its own (packaging/cross/)
 
 .DEFAULT_GOAL := all
 SHELL := /bin/bash
@@ -18,10 +19,14 @@ say = $(if $(V),,@printf '  %-8s %s\n' $(1) $@)
 ifeq ($(origin CC),default)
 CC := gcc
 endif
+AR := ar
+LD := ld
+OBJCOPY := objcopy
 comma := ,
 SANITIZE ?=
 COVERAGE ?=
-BUILD ?= build$(if $(SANITIZE),-$(firstword $(subst $(comma), ,$(SANITIZE))))$(if $(COVERAGE),-coverage)
+ARCH ?=
+BUILD ?= build$(if $(ARCH),-$(ARCH))$(if $(SANITIZE),-$(firstword $(subst $(comma), ,$(SANITIZE))))$(if $(COVERAGE),-coverage)
 PREFIX ?= /usr
 DESTDIR ?=
 VERSION := 0.1.0
@@ -33,6 +38,10 @@ HARDEN := $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2 -fstack-protector-strong)
 OPT ?= -O2 -g
 PKGS := grpc libprotobuf-c libsystemd sqlite3
 pkg = $(shell pkg-config --$(1) $(2) 2>/dev/null)
+
+ifneq ($(ARCH),)
+include packaging/cross/arch.mk
+endif
 
 CPPFLAGS += -D_GNU_SOURCE -DIOMMUD_VERSION='"$(VERSION)"' -DLIBEXECDIR='"$(LIBEXECDIR)"' -Iservice -Iproto -Idb -I$(BUILD)/gen -Isdk/include
 CFLAGS += -std=gnu17 $(OPT) $(WARNINGS) $(HARDEN) -fno-strict-aliasing -fPIC -MMD -MP
@@ -104,7 +113,7 @@ $(BUILD)/obj/%.o: %.c | $(GEN)
 define layer_archive
 $(BUILD)/lib$(1).a: $$(if $$(OBJ_$(1)),$$(OBJ_$(1)),$$(call obj,$$(SRC_$(1))))
 	@rm -f $$@
-	$(Q)ar rcs $$@ $$^
+	$(Q)$(AR) rcs $$@ $$^
 endef
 $(foreach l,$(LAYERS),$(eval $(call layer_archive,$(l))))
 
@@ -123,6 +132,25 @@ $(BUILD)/iommud-bind: $(call obj,service/bind/main.c) $(call lib,bind util)
 	$(call say,LINK)
 	$(Q)$(link) $(call libs_of,util)
 
+# The service with failpoints (service/util/failpoint.h) for tests/fault: the files that have some, compiled once more, and
+# what counts, kills and breaks; the rest is what is installed.
+FAILPOINT_SRC := $(shell grep -l '^#include "util/failpoint.h"' service/*.c service/*/*.c db/*.c)
+failpoint_obj = $(patsubst %.c,$(BUILD)/obj/failpoints/%.o,$(filter $(FAILPOINT_SRC),$(1)) tests/fault/failpoint.c $(2))
+$(BUILD)/obj/failpoints/%.o: %.c | $(GEN)
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS) -Itests -DIOMMUD_FAILPOINTS $(CFLAGS) -c -o $@ $<
+$(BUILD)/failpoints/iommud: $(call obj,service/main.c) $(call failpoint_obj,$(SRC_broker) $(SRC_db),tests/fault/fault_vfs.c) \
+    $(call lib,broker db proto backend util)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(link) $(call libs_of,broker db proto util) -lpthread
+$(BUILD)/failpoints/iommud-holder: $(call failpoint_obj,$(SRC_holder) service/holder/main.c) $(call lib,holder backend util)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(link) $(call libs_of,holder util) -lpthread
+FAILPOINT_PROGRAMS := $(BUILD)/failpoints/iommud $(BUILD)/failpoints/iommud-holder
+
 # The SDK: hidden symbols, only what the version map names is exported.
 $(BUILD)/obj/sdk/%.o: CFLAGS += -fvisibility=hidden
 OBJ_sdk := $(call obj,$(SRC_sdk))
@@ -135,9 +163,9 @@ $(SO): $(OBJ_sdk) $(OBJ_proto) sdk/libiommud.map
 # Static too: one object, so that what is hidden can be made local and no private name meets one of the program's.
 $(BUILD)/libiommud.a: $(OBJ_sdk) $(OBJ_proto)
 	@rm -f $@
-	$(Q)ld -r -o $(BUILD)/obj/libiommud.o $^
-	$(Q)objcopy --localize-hidden --localize-symbol='iommud__v1__*' --wildcard $(BUILD)/obj/libiommud.o
-	$(Q)ar rcs $@ $(BUILD)/obj/libiommud.o
+	$(Q)$(LD) -r -o $(BUILD)/obj/libiommud.o $^
+	$(Q)$(OBJCOPY) --localize-hidden --localize-symbol='iommud__v1__*' --wildcard $(BUILD)/obj/libiommud.o
+	$(Q)$(AR) rcs $@ $(BUILD)/obj/libiommud.o
 
 sdk_link = $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) -L$(BUILD) -liommud '-Wl,-rpath,$$ORIGIN:$$ORIGIN/..:$$ORIGIN/../..'
 $(BUILD)/iommuctl: $(call obj,$(SRC_iommuctl)) $(SO) $(call lib,db proto util)
@@ -153,7 +181,7 @@ $(BUILD)/examples/%: $(BUILD)/obj/sdk/examples/%.o $(SO)
 
 .PHONY: clean help deps
 deps:
-	packaging/install-deps.sh
+	packaging/install-deps.sh build check $(if $(ARCH),cross)
 clean:
 	rm -rf build build-*
 help:

@@ -2,35 +2,30 @@
 #include "check.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "ledger_private.h"
 #include "migrate.h"
-
-#define VIOLATIONS_MAX 1000U    /* per query: a broken ledger is told apart from a sound one long before */
+#include "wal_check.h"
 
 #define ROWS_SQL                                                                                                       \
         "SELECT (SELECT count(*) FROM session) + (SELECT count(*) FROM domain) + (SELECT count(*) FROM memory) "       \
-        "+ (SELECT count(*) FROM attachment) + (SELECT count(*) FROM mapping) + (SELECT count(*) FROM op) "            \
+        "+ (SELECT count(*) FROM attachment) + (SELECT count(*) FROM mapping) + (SELECT count(*) FROM window) "        \
+        "+ (SELECT count(*) FROM op) "                                                                                 \
         "+ (SELECT count(*) FROM config.tenant) + (SELECT count(*) FROM config.tenant_quota) "                         \
         "+ (SELECT count(*) FROM config.tenant_rule) + (SELECT count(*) FROM config.tenant_device) "                   \
         "+ (SELECT count(*) FROM config.device_binding) + (SELECT count(*) FROM config.audit)"
 
-enum { STMT_INTENTS, STMT_MISSING, STMT_INTENT_END };
-static const char *const intent_sql[] = {
-        [STMT_INTENTS] = "SELECT id, object, kind, ranges FROM op WHERE settled = 0 AND kind IN (7, 8) ORDER BY id",
-        [STMT_MISSING] =
-                "SELECT r.iova, r.last FROM ledger_rows r LEFT JOIN mapping m ON m.domain = ?1 AND m.iova = r.iova "
-                "AND m.last = r.last AND (?2 = 0 OR m.op = ?2) WHERE m.domain IS NULL",
-};
+void check_report(const struct check *c, const char *invariant, const char *format, ...) {
+        struct ledger_violation v = { .invariant = invariant };
+        va_list args;
 
-struct check {
-        struct db db;
-        struct rows rows;
-        void (*each)(const struct ledger_violation *v, void *arg);
-        void *arg;
-};
+        va_start(args, format);
+        (void)vsnprintf(v.text, sizeof v.text, format, args);
+        va_end(args);
+        c->each(&v, c->arg);
+}
 
 static void address_function(sqlite3_context *context, int argc, sqlite3_value **argv) {
         char text[32];
@@ -52,46 +47,6 @@ static int run_query(struct check *c, const struct check_query *q, struct refusa
                 c->each(&v, c->arg);
         }
         return k < 0 ? -1 : 0;
-}
-
-/* One intent's recorded ranges against the mappings: a map must have made its rows, an unmap must find its. */
-static int check_intent(struct check *c, uint64_t op, uint64_t domain, bool is_map, struct refusal *r) {
-        _cleanup_stmt_ struct stmt s = db_stmt(&c->db, STMT_MISSING);
-        struct ledger_violation v = { .invariant = "I6" };
-        int k;
-
-        stmt_bits(&s, 1, domain);
-        stmt_bits(&s, 2, is_map ? op : 0);
-        for (unsigned n = 0; (k = stmt_next(&s, r)) > 0 && n < VIOLATIONS_MAX; n++) {
-                (void)snprintf(v.text, sizeof v.text,
-                               "Operation %" PRIu64 " is to %s 0x%" PRIx64 "-0x%" PRIx64 " in domain %" PRIu64
-                               ", but there is no such mapping.",
-                               op, is_map ? "map" : "unmap", address_decode(stmt_get_int64(&s, 0)),
-                               address_decode(stmt_get_int64(&s, 1)), domain);
-                c->each(&v, c->arg);
-        }
-        return k < 0 ? -1 : 0;
-}
-
-static int check_intents(struct check *c, struct refusal *r) {
-        _cleanup_stmt_ struct stmt s = db_stmt(&c->db, STMT_INTENTS);
-        int k;
-
-        while ((k = stmt_next(&s, r)) > 0) {
-                size_t size = (size_t)sqlite3_column_bytes(s.handle, 3);
-                _cleanup_free_ struct ledger_range *ranges = malloc(size + 1);
-
-                if (!ranges)
-                        return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "No memory for the ranges of an operation.");
-                (void)stmt_get_blob(&s, 3, ranges, size);
-                c->rows = (struct rows){ .ranges = ranges, .n = size / sizeof *ranges };
-                k = check_intent(c, stmt_get_bits(&s, 0), stmt_get_bits(&s, 1), stmt_get_int64(&s, 2) == LEDGER_OP_MAP,
-                                 r);
-                c->rows = (struct rows){ 0 };
-                if (k < 0)
-                        return -1;
-        }
-        return k;
 }
 
 static int attach_config(struct check *c, const char *directory, struct refusal *r) {
@@ -119,7 +74,7 @@ static int check_open(struct check *c, const char *directory, struct refusal *r)
                                        address_function, NULL, NULL, NULL) != SQLITE_OK ||
             rows_register(c->db.handle, &c->rows) != SQLITE_OK)
                 return db_refuse(&c->db, r);
-        return db_prepare(&c->db, intent_sql, STMT_INTENT_END, r);
+        return 0;
 }
 
 /* One transaction, so that the state is seen at one moment; the first statement reads it before the configuration,
@@ -142,6 +97,8 @@ static int check_directory(const char *directory, void (*each)(const struct ledg
                 k = run_query(&c, &queries[i], r);
         if (k == 0)
                 k = check_intents(&c, r);
+        if (k == 0)
+                k = check_pages(&c, r);
         db_close(&c.db);
         if (k == 0)
                 *ret_rows = (uint64_t)rows;
@@ -172,9 +129,11 @@ static int require_current(const char *directory, const struct migration_set *se
 
 int ledger_check_offline(const char *directory, void (*each)(const struct ledger_violation *v, void *arg), void *arg,
                          uint64_t *ret_rows, struct refusal *r) {
-        _cleanup_close_ int lock = ledger_lock(directory, r);
+        bool same_boot = false;
+        _cleanup_close_ int lock = ledger_lock(directory, &same_boot, r);
 
-        if (lock < 0 || require_current(directory, &migrations_config, r) < 0 ||
+        if (lock < 0 || (same_boot && (wal_check(directory, "config.db", r) < 0 || wal_check(directory, "state.db", r) < 0)) ||
+            require_current(directory, &migrations_config, r) < 0 ||
             require_current(directory, &migrations_state, r) < 0)
                 return -1;
         return check_directory(directory, each, arg, ret_rows, r);

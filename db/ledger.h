@@ -33,6 +33,16 @@ struct ledger_options {
 int ledger_open(const struct ledger_options *options, struct ledger **ret, struct refusal *r);
 struct ledger *ledger_close(struct ledger *l);  /* NULL is fine; returns NULL */
 
+/* A fault that does not pass by itself was found (a file that sqlite cannot make sense of): from then on nothing is written, not
+ * even when the ledger is closed, and every function that would is refused with what was found. Reading still works as far as
+ * it does. A ledger that is found so at ledger_open(), or was written by a newer program, or cannot be migrated, is refused
+ * there, untouched; r->errnum is EUCLEAN in all these cases, and never otherwise. */
+bool ledger_is_damaged(struct ledger *l);
+
+/* [txn's thread, after a refusal] The last transaction failed for a reason that will refuse any other as well: disk full, I/O,
+ * locked, damaged. False: what was refused was wrong by itself. */
+bool ledger_is_unwell(struct ledger *l);
+
 /* True when state.db was written under another boot of this machine: its rows describe nothing any more. The broker
  * empties it with ledger_state_reset() (after an audit line). */
 bool ledger_state_is_from_other_boot(const struct ledger *l);
@@ -41,6 +51,8 @@ int ledger_state_reset(struct ledger *l, struct refusal *r);
 /* Next unused id/op number, monotonic across restarts, never reused. Thread-safe, no I/O on most calls (blocks of numbers
  * are reserved in the database). 0 only when the ledger cannot be written. */
 uint64_t ledger_next_id(struct ledger *l);
+/* Makes sure that the ids of one request are there: before it, so that no number 0 gets into its middle. */
+int ledger_ids_ready(struct ledger *l, struct refusal *r);
 
 /* ------------------------------------------------------------------------------------------------ configuration */
 
@@ -108,6 +120,7 @@ struct ledger_domain {
         uint64_t id, session;
         char label[LEDGER_NAME_MAX];
         enum ledger_object_state state;
+        bool lazy;                      /* unmapped ranges are flushed later */
 };
 
 struct ledger_memory {
@@ -126,6 +139,16 @@ struct ledger_attachment {
 struct ledger_mapping {         /* live once its op is settled; intended as long as an intended op has this id */
         uint64_t domain, iova, length, memory, offset, op;
         uint32_t access;
+        uint32_t chunk_shift;           /* cut at multiples of 2^n bytes from its beginning; 0: whole only */
+        uint32_t page_shift;            /* not 0: the IOMMU's pages of 2^n bytes that it touches are exposed */
+};
+
+/* A window of a domain (core/window.h). size 0: 2^64. */
+struct ledger_window {
+        uint64_t id, domain, start, size, quota, table_bytes;
+        uint32_t page_shift, levels;
+        bool is_default;
+        enum ledger_object_state state;
 };
 
 /* An operation: the record of an intent, and the memory of its answer for a repeated request key. */
@@ -138,6 +161,24 @@ enum ledger_op_kind {
         LEDGER_OP_UNREGISTER = 6,
         LEDGER_OP_MAP = 7,
         LEDGER_OP_UNMAP = 8,
+        LEDGER_OP_UNMAP_LAZY = 9,       /* acknowledged when it is intended; happens at the flush, at the latest in recovery */
+        LEDGER_OP_CREATE_WINDOW = 10,
+        LEDGER_OP_REMOVE_WINDOW = 11,
+        LEDGER_OP_RESET_WINDOWS = 12,
+        LEDGER_OP_UNMAP_MANY = 13,      /* several UNMAPs belong together: while it is open, all that was mapped in its ranges
+                                         * (none: in the domain) by operations before it is on its way out */
+};
+
+/* What an operation changes at the holder, as far as is needed to tell whether it happened: of the nodes that go one, of
+ * those that come one (length 0: there is none). Neither: the ledger alone changes, and an intent is all there is to do. Plain
+ * MAPs and UNMAPs have no effect recorded: their own rows tell. */
+struct ledger_node {
+        uint64_t iova, length, memory, offset;
+        uint32_t access, chunk_shift;
+};
+
+struct ledger_effect {
+        struct ledger_node gone, made;
 };
 
 #define LEDGER_KEY_BYTES 16U
@@ -152,6 +193,8 @@ struct ledger_op {
         uint8_t key[LEDGER_KEY_BYTES];
         uint64_t request_hash;          /* a repeated key with another request is refused (KEY_REUSED) */
         bool settled;
+        bool has_effect;
+        struct ledger_effect effect;
         uint32_t answer_size;           /* packed answer: what to say to a repeated key, success or refusal */
         uint8_t answer[LEDGER_ANSWER_MAX];
 };
@@ -160,26 +203,34 @@ struct ledger_range {
         uint64_t iova, length;
 };
 
-/* [txn] Intents. Each inserts the op (settled = 0) and what goes with it, wholly or not at all: a refused one leaves the
- * transaction as it was, for the others in it. KEY_REUSED: the session has an op with that key. Map rows are made with
- * op->object and op->id, and refused with OVERLAP (element, conflict), ZERO_LENGTH, RANGE_WRAPS or, for memory that is
- * not of the domain's session, LEDGER_UNAVAILABLE: the core has checked all of it before. */
+/* [txn] Intents. Each inserts the op (settled = 0; with its answer, if it has one already) and what goes with it, wholly or
+ * not at all: a refused one leaves the transaction as it was, for the others in it. KEY_REUSED: the session has an op with
+ * that key. Map rows are made with op->object and op->id, and refused with OVERLAP (element, conflict), ZERO_LENGTH,
+ * RANGE_WRAPS or, for memory that is not of the domain's session, LEDGER_UNAVAILABLE: the core has checked all of it before. */
 int ledger_op_intend(struct ledger *l, const struct ledger_op *op, struct refusal *r);
 int ledger_map_intend(struct ledger *l, const struct ledger_op *op, const struct ledger_mapping *rows, size_t n,
                       struct refusal *r);
-/* rows: exact earlier mappings of op->object. Recorded with the op; the mapping rows go when it settles. */
+/* rows: exact earlier mappings of op->object, or rests that its earlier unsettled unmaps leave (then settle in this order).
+ * Recorded with the op; the mapping rows go when it settles, and the rests (what stays of mappings that are cut; op and
+ * domain are filled in) come in their place. A rest that is not inside one of rows, overlaps another (OVERLAP) or could not
+ * become a row is refused. Also for REMOVE_WINDOW and RESET_WINDOWS; op->object is the domain then, too. */
 int ledger_unmap_intend(struct ledger *l, const struct ledger_op *op, const struct ledger_range *rows, size_t n,
-                        struct refusal *r);
+                        const struct ledger_mapping *rests, size_t n_rests, struct refusal *r);
+
+/* UNMAP_MANY: its ranges, as they were asked for, and its answer, which its settling may replace. No mapping row is touched. */
+int ledger_unmap_many_intend(struct ledger *l, const struct ledger_op *op, const struct ledger_range *ranges, size_t n,
+                             struct refusal *r);
 
 /* [txn] Settling. applied = false: the act did not happen, or was undone wholly.
- * map:   applied keeps the rows, else deletes them.  unmap: applied deletes the rows, else keeps them.
+ * map:   applied keeps the rows, else deletes them.  unmap, also lazy or of windows: applied puts the rests in the rows'
+ * place, else keeps them.
  * The op is marked settled with its answer; ops without a key are deleted; per session the newest 1024 settled ops with a
  * key are kept (prune now and then, not every time). An op that is settled already or went with its session is fine. */
 int ledger_op_settle(struct ledger *l, const struct ledger_op *op, bool applied, struct refusal *r);
 
-/* [txn] Object rows: insert or replace by id; deleting a session deletes everything below it, a domain its attachments
- * and mappings (foreign keys with cascade); a memory row with mappings cannot be deleted (IN_USE). Deleting what is not
- * there is fine. A domain or session takes about 1.5 us per mapping to delete: unmap large ones in batches before. */
+/* [txn] Object rows: insert or replace by id; deleting a session deletes everything below it, a domain its attachments,
+ * windows and mappings (foreign keys with cascade); a memory row with mappings cannot be deleted (IN_USE). Deleting what is
+ * not there is fine. A domain or session takes about 1.5 us per mapping to delete: unmap large ones in batches before. */
 int ledger_session_put(struct ledger *l, const struct ledger_session *s, struct refusal *r);
 int ledger_session_delete(struct ledger *l, uint64_t id, struct refusal *r);
 int ledger_domain_put(struct ledger *l, const struct ledger_domain *d, struct refusal *r);
@@ -188,6 +239,8 @@ int ledger_memory_put(struct ledger *l, const struct ledger_memory *m, struct re
 int ledger_memory_delete(struct ledger *l, uint64_t id, struct refusal *r);
 int ledger_attachment_put(struct ledger *l, const struct ledger_attachment *a, struct refusal *r);
 int ledger_attachment_delete(struct ledger *l, uint64_t id, struct refusal *r);
+int ledger_window_put(struct ledger *l, const struct ledger_window *w, struct refusal *r);
+int ledger_window_delete(struct ledger *l, uint64_t id, struct refusal *r);
 /* Recovery: rows of a domain replaced by what the holder says it applied, or removed one range at a time. */
 int ledger_mapping_delete(struct ledger *l, uint64_t domain, uint64_t iova, struct refusal *r);
 
@@ -199,11 +252,19 @@ int ledger_memories(struct ledger *l, uint64_t session, int (*each)(const struct
                     struct refusal *r);
 int ledger_attachments(struct ledger *l, uint64_t domain, int (*each)(const struct ledger_attachment *a, void *arg),
                        void *arg, struct refusal *r);
+int ledger_windows(struct ledger *l, uint64_t domain, int (*each)(const struct ledger_window *w, void *arg), void *arg,
+                   struct refusal *r);
 int ledger_mappings(struct ledger *l, uint64_t domain, int (*each)(const struct ledger_mapping *m, void *arg), void *arg,
                     struct refusal *r);
-/* ranges: of an unsettled UNMAP (n = 0 for other kinds). */
+/* What ledger_unmap_intend() recorded for an unsettled op: ranges that go, rests that stay of them; of a MAP nothing. */
+struct ledger_op_parts {
+        const struct ledger_range *ranges;
+        size_t n_ranges;
+        const struct ledger_mapping *rests;
+        size_t n_rests;
+};
 int ledger_ops(struct ledger *l, uint64_t session,
-               int (*each)(const struct ledger_op *op, const struct ledger_range *ranges, size_t n, void *arg), void *arg,
+               int (*each)(const struct ledger_op *op, const struct ledger_op_parts *parts, void *arg), void *arg,
                struct refusal *r);
 
 /* -------------------------------------------------------------------------------------------------------- check */

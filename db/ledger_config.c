@@ -7,7 +7,7 @@
 int config_begin(struct ledger *l, struct refusal *r) {
         _cleanup_stmt_ struct stmt s = db_stmt(&l->config, STMT_CONFIG_BEGIN);
 
-        return stmt_run(&s, NULL, r);
+        return damage_check(&l->damage, r) < 0 ? -1 : stmt_run(&s, NULL, r);
 }
 
 void config_rollback(struct ledger *l) {

@@ -55,6 +55,7 @@ int ledger_domains(struct ledger *l, uint64_t session, int (*each)(const struct 
 
                 stmt_get_text(&q, 1, d.label, sizeof d.label);
                 d.state = (enum ledger_object_state)stmt_get_u32(&q, 2);
+                d.lazy = stmt_get_int64(&q, 3) != 0;
                 k = each(&d, arg);
                 if (k != 0)
                         break;
@@ -115,6 +116,36 @@ int ledger_attachments(struct ledger *l, uint64_t domain, int (*each)(const stru
         return k;
 }
 
+int ledger_windows(struct ledger *l, uint64_t domain, int (*each)(const struct ledger_window *w, void *arg), void *arg,
+                   struct refusal *r) {
+        struct stmt q = db_stmt(&l->state, STMT_WINDOWS);
+        int k;
+
+        if (walk_begin(&q, r) < 0)
+                return -1;
+        stmt_bits(&q, 1, domain);
+        while ((k = stmt_next(&q, r)) > 0) {
+                struct ledger_window w = {
+                        .id = stmt_get_bits(&q, 0),
+                        .domain = domain,
+                        .start = address_decode(stmt_get_int64(&q, 1)),
+                        .size = stmt_get_bits(&q, 2),
+                        .page_shift = stmt_get_u32(&q, 3),
+                        .levels = stmt_get_u32(&q, 4),
+                        .quota = stmt_get_bits(&q, 5),
+                        .table_bytes = stmt_get_bits(&q, 6),
+                        .is_default = stmt_get_int64(&q, 7) != 0,
+                        .state = (enum ledger_object_state)stmt_get_u32(&q, 8),
+                };
+
+                k = each(&w, arg);
+                if (k != 0)
+                        break;
+        }
+        stmt_end(&q);
+        return k;
+}
+
 int ledger_mappings(struct ledger *l, uint64_t domain, int (*each)(const struct ledger_mapping *m, void *arg),
                     void *arg, struct refusal *r) {
         struct stmt q = db_stmt(&l->state, STMT_MAPPINGS);
@@ -132,6 +163,8 @@ int ledger_mappings(struct ledger *l, uint64_t domain, int (*each)(const struct 
                         .offset = stmt_get_bits(&q, 3),
                         .access = stmt_get_u32(&q, 4),
                         .op = stmt_get_bits(&q, 5),
+                        .chunk_shift = stmt_get_u32(&q, 6),
+                        .page_shift = stmt_get_u32(&q, 7),
                 };
 
                 k = each(&m, arg);
@@ -151,26 +184,45 @@ static void get_op(const struct stmt *q, uint64_t session, struct ledger_op *ret
         ret->request_hash = stmt_get_bits(q, 4);
         ret->settled = stmt_get_int64(q, 5) != 0;
         ret->answer_size = (uint32_t)stmt_get_blob(q, 6, ret->answer, sizeof ret->answer);
+        ret->has_effect = stmt_get_blob(q, 7, &ret->effect, sizeof ret->effect) == sizeof ret->effect;
 }
 
-/* *ret is the caller's to free; NULL for none. */
-static int get_ranges(const struct stmt *q, struct ledger_range **ret, size_t *ret_n, struct refusal *r) {
-        size_t n = (size_t)sqlite3_column_bytes(q->handle, 7) / sizeof **ret;
+/* An array that is stored as it is in memory, copied: sqlite does not align it. *ret is the caller's to free; NULL for
+ * none. */
+static int get_array(const struct stmt *q, int column, size_t element_size, void **ret, size_t *ret_n,
+                     struct refusal *r) {
+        size_t n = (size_t)sqlite3_column_bytes(q->handle, column) / element_size;
 
         *ret = NULL;
         *ret_n = n;
         if (n == 0)
                 return 0;
-        *ret = calloc(n, sizeof **ret);
+        *ret = calloc(n, element_size);
         if (!*ret)
-                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "No memory for %zu ranges of an operation.", n);
-        (void)stmt_get_blob(q, 7, *ret, n * sizeof **ret);
+                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "No memory for %zu parts of an operation.", n);
+        (void)stmt_get_blob(q, column, *ret, n * element_size);
         return 0;
 }
 
+static int load_op(const struct stmt *q, uint64_t session,
+                   int (*each)(const struct ledger_op *op, const struct ledger_op_parts *parts, void *arg), void *arg,
+                   struct refusal *r) {
+        _cleanup_free_ void *ranges = NULL, *rests = NULL;
+        struct ledger_op_parts parts = { 0 };
+        struct ledger_op op = { 0 };
+
+        get_op(q, session, &op);
+        if (get_array(q, 8, sizeof *parts.ranges, &ranges, &parts.n_ranges, r) < 0 ||
+            get_array(q, 9, sizeof *parts.rests, &rests, &parts.n_rests, r) < 0)
+                return -1;
+        parts.ranges = ranges;
+        parts.rests = rests;
+        return each(&op, &parts, arg);
+}
+
 int ledger_ops(struct ledger *l, uint64_t session,
-               int (*each)(const struct ledger_op *op, const struct ledger_range *ranges, size_t n, void *arg),
-               void *arg, struct refusal *r) {
+               int (*each)(const struct ledger_op *op, const struct ledger_op_parts *parts, void *arg), void *arg,
+               struct refusal *r) {
         struct stmt q = db_stmt(&l->state, STMT_OPS);
         int k;
 
@@ -178,14 +230,7 @@ int ledger_ops(struct ledger *l, uint64_t session,
                 return -1;
         stmt_bits(&q, 1, session);
         while ((k = stmt_next(&q, r)) > 0) {
-                _cleanup_free_ struct ledger_range *ranges = NULL;
-                struct ledger_op op = { 0 };
-                size_t n;
-
-                get_op(&q, session, &op);
-                k = get_ranges(&q, &ranges, &n, r);
-                if (k == 0)
-                        k = each(&op, ranges, n, arg);
+                k = load_op(&q, session, each, arg, r);
                 if (k != 0)
                         break;
         }

@@ -44,15 +44,20 @@ static bool wants_checkpoint(struct maintenance *m, int *seen) {
 static void checkpoint(struct ledger *l) {
         int in_wal = 0, copied = 0, rc;
 
+        if (ledger_is_damaged(l))
+                return;
         rc = sqlite3_wal_checkpoint_v2(l->maintenance.db.handle, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_wal, &copied);
         if (rc == SQLITE_OK && in_wal >= atomic_load(&l->maintenance.wal_hard)) {
                 LOCK_SCOPE(&l->state_gate);
                 rc = sqlite3_wal_checkpoint_v2(l->maintenance.db.handle, NULL, SQLITE_CHECKPOINT_RESTART, &in_wal,
                                                &copied);
         }
-        if (rc != SQLITE_OK && rc != SQLITE_BUSY)
-                log_error("state.db: its WAL (%d pages, %d copied) cannot be moved into the file: %s", in_wal, copied,
-                          sqlite3_errmsg(l->maintenance.db.handle));
+        if (rc != SQLITE_OK && (rc & 0xff) != SQLITE_BUSY) {
+                struct refusal r;
+
+                (void)db_refuse(&l->maintenance.db, &r);
+                log_error("state.db: its WAL (%d pages, %d copied) cannot be moved into the file: %s", in_wal, copied, r.text);
+        }
 }
 
 /* Waits for a poke or the end of the interval; false: stop. */
@@ -76,7 +81,7 @@ static void *maintenance_run(void *arg) {
         int seen = 0;
 
         while (wait_for_work(&l->maintenance)) {
-                bool failed = ledger_audit_flush(l, &r) < 0;
+                bool failed = !ledger_is_damaged(l) && ledger_audit_flush(l, &r) < 0;
 
                 if (failed && !failing)
                         log_error("audit lines wait in memory: %s", r.text);

@@ -55,8 +55,9 @@
                        "holder_pid = excluded.holder_pid, holder_uid = excluded.holder_uid, "                          \
                        "holder_start_time = excluded.holder_start_time, token_hash = excluded.token_hash, "            \
                        "secret_hash = excluded.secret_hash, state = excluded.state")                                   \
-        X(DOMAIN_PUT, "INSERT INTO domain VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO UPDATE "                         \
-                      "SET session = excluded.session, label = excluded.label, state = excluded.state")                \
+        X(DOMAIN_PUT, "INSERT INTO domain (id, session, label, state, lazy) VALUES (?1, ?2, ?3, ?4, ?5) "              \
+                      "ON CONFLICT (id) DO UPDATE SET session = excluded.session, label = excluded.label, "            \
+                      "state = excluded.state, lazy = excluded.lazy")                                                  \
         X(MEMORY_PUT, "INSERT INTO memory (id, session, size, page_size, dev, ino, sealed, writable, state) "          \
                       "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO UPDATE "                        \
                       "SET session = excluded.session, size = excluded.size, page_size = excluded.page_size, "         \
@@ -65,23 +66,35 @@
         X(ATTACHMENT_PUT, "INSERT INTO attachment VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO UPDATE "         \
                           "SET domain = excluded.domain, device = excluded.device, group_id = excluded.group_id, "     \
                           "backend = excluded.backend, state = excluded.state")                                        \
+        X(WINDOW_PUT, "INSERT INTO window VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO UPDATE "\
+                      "SET domain = excluded.domain, start = excluded.start, size = excluded.size, "                   \
+                      "page_shift = excluded.page_shift, levels = excluded.levels, quota = excluded.quota, "           \
+                      "table_bytes = excluded.table_bytes, is_default = excluded.is_default, "                         \
+                      "state = excluded.state")                                                                        \
         X(SESSION_DELETE, "DELETE FROM session WHERE id = ?1")                                                         \
         X(DOMAIN_DELETE, "DELETE FROM domain WHERE id = ?1")                                                           \
         X(MEMORY_DELETE, "DELETE FROM memory WHERE id = ?1")                                                           \
         X(ATTACHMENT_DELETE, "DELETE FROM attachment WHERE id = ?1")                                                   \
-        X(OP_INSERT, "INSERT INTO op VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, NULL, ?7)")                                    \
-        X(OP_RANGES, "SELECT ranges FROM op WHERE id = ?1 AND settled = 0")                                            \
-        X(OP_SETTLE, "UPDATE op SET settled = 1, answer = ?2, ranges = NULL WHERE id = ?1 AND settled = 0")            \
+        X(WINDOW_DELETE, "DELETE FROM window WHERE id = ?1")                                                           \
+        X(OP_INSERT, "INSERT INTO op (id, session, object, kind, key, request_hash, settled, answer, ranges, effect, " \
+                     "rests) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8, ?9, ?10)")                                     \
+        X(OP_PARTS, "SELECT ranges, rests FROM op WHERE id = ?1 AND settled = 0")                                      \
+        X(OP_SETTLE, "UPDATE op SET settled = 1, answer = ?2, ranges = NULL, effect = NULL, rests = NULL "             \
+                     "WHERE id = ?1 AND settled = 0")                                                                  \
         X(OP_DELETE, "DELETE FROM op WHERE id = ?1")                                                                   \
         X(OP_PRUNE, "DELETE FROM op WHERE session = ?1 AND settled = 1 AND id <= (SELECT id FROM op "                  \
                     "WHERE session = ?1 AND settled = 1 ORDER BY id DESC LIMIT 1 OFFSET ?2)")                          \
         X(MAPPING_BEFORE, "SELECT iova, last FROM mapping WHERE domain = ?1 AND iova <= ?2 ORDER BY iova DESC LIMIT 1")\
-        X(MAPPING_INSERT, "INSERT INTO mapping SELECT ?1, iova, last, memory, offset, access, ?2 FROM ledger_rows")    \
+        X(MAPPING_INSERT, "INSERT INTO mapping (domain, iova, last, memory, offset, access, op, chunk_shift, "         \
+                          "page_shift) SELECT ?1, iova, last, memory, offset, access, ?2, chunk_shift, page_shift "    \
+                          "FROM ledger_rows")                                                                          \
         X(MAPPING_DELETE, "DELETE FROM mapping WHERE domain = ?1 AND iova = ?2 RETURNING memory")                      \
         X(MAPPING_DELETE_RANGE, "DELETE FROM mapping WHERE domain = ?1 AND iova = ?2 AND last = ?3 "                   \
                                 "AND (?4 = 0 OR op = ?4)")                                                             \
         X(MEMORY_COUNT, "UPDATE memory SET mapped = mapped + ?2 WHERE id = ?1 "                                        \
                         "AND session = (SELECT session FROM domain WHERE id = ?3)")                                    \
+        X(MEMORY_FITS_DOMAIN, "SELECT 1 FROM memory WHERE id = ?1 "                                                    \
+                              "AND session = (SELECT session FROM domain WHERE id = ?2)")                              \
         X(MEMORY_OF_ROWS, "SELECT m.memory FROM ledger_rows AS r CROSS JOIN mapping AS m WHERE m.domain = ?1 "         \
                           "AND m.iova = r.iova AND m.last = r.last AND (?2 = 0 OR m.op = ?2)")                         \
         X(MEMORY_UNCOUNT, "UPDATE memory SET mapped = mapped - ?2 WHERE id = ?1")                                      \
@@ -89,13 +102,16 @@
                                  "FROM mapping WHERE domain = ?1 GROUP BY memory) AS c WHERE memory.id = c.id")        \
         X(SESSIONS, "SELECT id, tenant, client_name, uid, gid, pid, start_time, holder_pid, holder_uid, "              \
                     "holder_start_time, token_hash, secret_hash, state FROM session ORDER BY id")                      \
-        X(DOMAINS, "SELECT id, label, state FROM domain WHERE session = ?1 ORDER BY id")                               \
+        X(DOMAINS, "SELECT id, label, state, lazy FROM domain WHERE session = ?1 ORDER BY id")                         \
         X(MEMORIES, "SELECT id, size, page_size, dev, ino, sealed, writable, state FROM memory "                       \
                     "WHERE session = ?1 ORDER BY id")                                                                  \
         X(ATTACHMENTS, "SELECT id, device, group_id, backend, state FROM attachment WHERE domain = ?1 ORDER BY id")    \
-        X(MAPPINGS, "SELECT iova, last, memory, offset, access, op FROM mapping WHERE domain = ?1 ORDER BY iova")      \
-        X(OPS, "SELECT id, object, kind, key, request_hash, settled, answer, "                                         \
-               "CASE WHEN kind = 8 THEN ranges END FROM op WHERE session = ?1 ORDER BY id")
+        X(WINDOWS, "SELECT id, start, size, page_shift, levels, quota, table_bytes, is_default, state FROM window "    \
+                   "WHERE domain = ?1 ORDER BY id")                                                                    \
+        X(MAPPINGS, "SELECT iova, last, memory, offset, access, op, chunk_shift, page_shift FROM mapping "             \
+                    "WHERE domain = ?1 ORDER BY iova")                                                                 \
+        X(OPS, "SELECT id, object, kind, key, request_hash, settled, answer, effect, "                                 \
+               "CASE WHEN kind <> 7 THEN ranges END, rests FROM op WHERE session = ?1 ORDER BY id")
 
 #define X(name, sql) STMT_##name,
 enum { CONFIG_STATEMENTS(X) _STMT_CONFIG_N };
@@ -144,6 +160,7 @@ struct ledger {
         int lock_fd;
         char boot_id[40];
         atomic_bool other_boot;
+        struct damage damage;                   /* of either database: then neither is written */
 
         pthread_mutex_t config_lock;
         struct db config;
@@ -178,6 +195,26 @@ void config_rollback(struct ledger *l);
 /* ledger_state.c */
 int state_in_transaction(struct ledger *l, struct refusal *r);  /* 0: it is this thread's and still open */
 
+/* ledger_op.c: the row of an operation, and what goes with it (NULL: nothing). */
+int op_insert(struct ledger *l, const struct ledger_op *op, const struct ledger_op_parts *parts, struct refusal *r);
+int op_delete(struct ledger *l, uint64_t id, struct refusal *r);
+
+/* ledger_map.c. Room for n ranges until the next call: */
+struct ledger_range *scratch_ranges(struct ledger *l, size_t n, struct refusal *r);
+int compare_ranges(const void *a, const void *b);       /* by address, for qsort() */
+/* Sorts the ranges and refuses with OVERLAP if two of them do. */
+int check_unsorted(struct ledger_range *ranges, size_t n, struct refusal *r);
+/* Counts rows into their memory objects, or out again (sign -1), one update for each run of the same object. An object
+ * that is not there, or of another session than the domain's, is refused. */
+int count_memory(struct ledger *l, const struct ledger_mapping *rows, size_t n, int sign, size_t *ret_done,
+                 struct refusal *r);
+int insert_mappings(struct ledger *l, const struct ledger_op *op, const struct ledger_mapping *rows, size_t n,
+                    struct refusal *r);
+
+/* ledger_unmap.c: the mappings that an unsettled op has recorded go, its rests come in their place. Of a MAP (one that
+ * did not happen) only those that it made itself. */
+int mappings_replace_recorded(struct ledger *l, const struct ledger_op *op, struct refusal *r);
+
 /* ledger_audit.c */
 int audit_init(struct audit *a, struct refusal *r);
 void audit_destroy(struct audit *a);
@@ -188,5 +225,5 @@ void maintenance_stop(struct ledger *l);
 void maintenance_poke(struct ledger *l);
 
 /* ledger_sqlite.c: for check --offline. fd of the lock in the directory, held until it is closed, or -1 with the
- * refusal that names the holder's pid. */
-int ledger_lock(const char *directory, struct refusal *r);
+ * refusal that names the holder's pid. *ret_same_boot: the machine has not been rebooted since the lock was last taken. */
+int ledger_lock(const char *directory, bool *ret_same_boot, struct refusal *r);

@@ -12,6 +12,7 @@
 #include "ledger_private.h"
 #include "migrate.h"
 #include "util/log.h"
+#include "wal_check.h"
 
 #define BOOT_ID_FILE "/proc/sys/kernel/random/boot_id"
 #define ID_BLOCK 1000000
@@ -40,11 +41,22 @@ static int refuse_locked(struct refusal *r, const char *directory, int fd) {
                       directory);
 }
 
+static int read_boot_id(char ret[static 40], struct refusal *r) {
+        _cleanup_close_ int fd = open(BOOT_ID_FILE, O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd < 0 ? -1 : read(fd, ret, 36);
+
+        if (n != 36)
+                return refuse_errno(r, BOOT_ID_FILE, "cannot be read", n < 0 ? errno : EIO);
+        ret[36] = 0;
+        return 0;
+}
+
 /* flock and not fcntl: it also excludes a second ledger in this process, and no close() elsewhere drops it. The file
- * stays when the lock goes; removing it would let two processes lock two files of that name. */
-int ledger_lock(const char *directory, struct refusal *r) {
+ * stays when the lock goes; removing it would let two processes lock two files of that name. In it: the pid, and the
+ * boot under which the ledger was last used. */
+int ledger_lock(const char *directory, bool *ret_same_boot, struct refusal *r) {
+        char path[PATH_MAX], boot_id[40], old[80] = "";
         _cleanup_close_ int fd = -1;
-        char path[PATH_MAX];
 
         if (db_path(path, directory, "ledger.lock", "", r) < 0)
                 return -1;
@@ -54,19 +66,12 @@ int ledger_lock(const char *directory, struct refusal *r) {
         if (flock(fd, LOCK_EX | LOCK_NB) < 0)
                 return errno == EWOULDBLOCK ? refuse_locked(r, directory, fd)
                                             : refuse_errno(r, path, "cannot be locked", errno);
-        if (ftruncate(fd, 0) < 0 || dprintf(fd, "%d\n", (int)getpid()) < 0)
+        if (read_boot_id(boot_id, r) < 0)
+                return -1;
+        *ret_same_boot = pread(fd, old, sizeof old - 1, 0) > 0 && strstr(old, boot_id);
+        if (ftruncate(fd, 0) < 0 || dprintf(fd, "%d\n%s\n", (int)getpid(), boot_id) < 0)
                 return refuse_errno(r, path, "cannot be written", errno);
         return fd_steal(&fd);
-}
-
-static int read_boot_id(char ret[static 40], struct refusal *r) {
-        _cleanup_close_ int fd = open(BOOT_ID_FILE, O_RDONLY | O_CLOEXEC);
-        ssize_t n = fd < 0 ? -1 : read(fd, ret, 36);
-
-        if (n != 36)
-                return refuse_errno(r, BOOT_ID_FILE, "cannot be read", n < 0 ? errno : EIO);
-        ret[36] = 0;
-        return 0;
 }
 
 /* A missing file is fine. */
@@ -84,11 +89,13 @@ static int remove_state(const char *directory, struct refusal *r) {
 }
 
 /* Both are looked at before either is touched: a refused start changes nothing. */
-static int migrate_both(const struct ledger_options *o, bool *ret_state_created, struct refusal *r) {
+static int migrate_both(const struct ledger_options *o, bool same_boot, bool *ret_state_created, struct refusal *r) {
         bool created;
         int64_t version;
 
         if (o->forget_state && remove_state(o->directory, r) < 0)
+                return -1;
+        if (same_boot && (wal_check(o->directory, "config.db", r) < 0 || wal_check(o->directory, "state.db", r) < 0))
                 return -1;
         if (migrate_inspect(o->directory, &migrations_config, &version, r) < 0 ||
             migrate_inspect(o->directory, &migrations_state, &version, r) < 0 ||
@@ -96,6 +103,9 @@ static int migrate_both(const struct ledger_options *o, bool *ret_state_created,
                 return -1;
         return migrate_file(o->directory, &migrations_state, ret_state_created, r);
 }
+
+/* Who has it locked is not ours, and what waits for it is everybody's. */
+#define LOCKED_MS 500
 
 static int open_database(struct db *d, const char *path, const char *pragmas, struct refusal *r) {
         int64_t is_wal = 0;
@@ -107,6 +117,7 @@ static int open_database(struct db *d, const char *path, const char *pragmas, st
                 return refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
                               "%s cannot have a write-ahead log: its file system does not support shared memory.",
                               path);
+        (void)sqlite3_busy_timeout(d->handle, LOCKED_MS);
         return db_exec(d, pragmas, r);
 }
 
@@ -161,6 +172,8 @@ static void init_locks(struct ledger *l) {
         pthread_mutex_init(&l->audit.lock, NULL);
         pthread_mutex_init(&l->maintenance.lock, NULL);
         pthread_cond_init(&l->maintenance.wake, NULL);
+        damage_init(&l->damage);
+        l->config.damage = l->state.damage = l->maintenance.db.damage = &l->damage;
 }
 
 static void ledger_close_p(struct ledger **l) {
@@ -169,7 +182,7 @@ static void ledger_close_p(struct ledger **l) {
 
 int ledger_open(const struct ledger_options *o, struct ledger **ret, struct refusal *r) {
         _cleanup_(ledger_close_p) struct ledger *l = calloc(1, sizeof *l);
-        bool created = false;
+        bool created = false, same_boot;
 
         if (!l)
                 return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "No memory to open the ledger.");
@@ -180,10 +193,10 @@ int ledger_open(const struct ledger_options *o, struct ledger **ret, struct refu
                               o->directory);
         if (mkdir(o->directory, 0700) < 0 && errno != EEXIST)
                 return refuse_errno(r, o->directory, "cannot be created", errno);
-        l->lock_fd = ledger_lock(o->directory, r);
+        l->lock_fd = ledger_lock(o->directory, &same_boot, r);
         if (l->lock_fd < 0)
                 return -1;
-        if (read_boot_id(l->boot_id, r) < 0 || migrate_both(o, &created, r) < 0 || audit_init(&l->audit, r) < 0 ||
+        if (read_boot_id(l->boot_id, r) < 0 || migrate_both(o, same_boot, &created, r) < 0 || audit_init(&l->audit, r) < 0 ||
             open_config(l, r) < 0 || open_state(l, r) < 0 || settle_boot_id(l, created, r) < 0)
                 return -1;
         *ret = l;
@@ -197,7 +210,7 @@ struct ledger *ledger_close(struct ledger *l) {
         if (!l)
                 return NULL;
         maintenance_stop(l);
-        if (l->config.handle && ledger_audit_flush(l, &r) < 0)
+        if (l->config.handle && !ledger_is_damaged(l) && ledger_audit_flush(l, &r) < 0)
                 log_error("audit lines were lost: %s", r.text);
         db_close(&l->state);
         db_close(&l->config);
@@ -210,8 +223,19 @@ struct ledger *ledger_close(struct ledger *l) {
         pthread_mutex_destroy(&l->audit.lock);
         pthread_mutex_destroy(&l->maintenance.lock);
         pthread_cond_destroy(&l->maintenance.wake);
+        damage_destroy(&l->damage);
         free(l);
         return NULL;
+}
+
+bool ledger_is_damaged(struct ledger *l) {
+        struct refusal ignored;
+
+        return damage_check(&l->damage, &ignored) < 0;
+}
+
+bool ledger_is_unwell(struct ledger *l) {
+        return l->state.fault != FAULT_OF_REQUEST;
 }
 
 bool ledger_state_is_from_other_boot(const struct ledger *l) {
@@ -245,6 +269,14 @@ fail:
         stmt_end(&next);
         config_rollback(l);
         return -1;
+}
+
+#define IDS_OF_A_REQUEST 16     /* more than any needs */
+
+int ledger_ids_ready(struct ledger *l, struct refusal *r) {
+        LOCK_SCOPE(&l->ids.lock);
+
+        return l->ids.end - l->ids.next >= IDS_OF_A_REQUEST ? 0 : reserve_ids(l, r);
 }
 
 uint64_t ledger_next_id(struct ledger *l) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Transactions of state.db, and the rows of sessions, domains, memory and attachments. */
+/* Transactions of state.db, and the rows of sessions, domains, memory, attachments and windows. */
 #include <stdio.h>
 #include <string.h>
 
@@ -36,7 +36,12 @@ int ledger_begin(struct ledger *l, struct refusal *r) {
                               "A transaction of the ledger is open in this thread already.");
         pthread_mutex_lock(&l->state_gate);
         atomic_store_explicit(&l->state_owner, &thread_mark, memory_order_relaxed);
-        k = stmt_run(&s, NULL, r);
+        l->state.fault = FAULT_OF_REQUEST;
+        k = damage_check(&l->damage, r);
+        if (k < 0)
+                l->state.fault = FAULT_LASTING;
+        else
+                k = stmt_run(&s, NULL, r);
         stmt_end(&s);                   /* not by scope: after leave() the statement is another thread's */
         if (k < 0)
                 leave(l);
@@ -81,7 +86,8 @@ int ledger_state_reset(struct ledger *l, struct refusal *r) {
         if (ledger_begin(l, r) < 0)
                 return -1;
         (void)snprintf(sql, sizeof sql,
-                       "DELETE FROM mapping; DELETE FROM op; DELETE FROM attachment; DELETE FROM domain; "
+                       "DELETE FROM mapping; DELETE FROM op; DELETE FROM attachment; DELETE FROM window; "
+                       "DELETE FROM domain; "
                        "UPDATE memory SET mapped = 0; DELETE FROM memory; DELETE FROM session; "
                        "INSERT INTO boot VALUES (1, '%s') ON CONFLICT (one) DO UPDATE SET boot_id = excluded.boot_id",
                        l->boot_id);
@@ -125,6 +131,7 @@ int ledger_domain_put(struct ledger *l, const struct ledger_domain *d, struct re
         stmt_bits(&q, 2, d->session);
         stmt_text(&q, 3, d->label);
         stmt_int64(&q, 4, d->state);
+        stmt_int64(&q, 5, d->lazy);
         return stmt_run(&q, NULL, r);
 }
 
@@ -159,6 +166,24 @@ int ledger_attachment_put(struct ledger *l, const struct ledger_attachment *a, s
         return stmt_run(&q, NULL, r);
 }
 
+int ledger_window_put(struct ledger *l, const struct ledger_window *w, struct refusal *r) {
+        _cleanup_stmt_ struct stmt q = db_stmt(&l->state, STMT_WINDOW_PUT);
+
+        if (state_in_transaction(l, r) < 0)
+                return -1;
+        stmt_bits(&q, 1, w->id);
+        stmt_bits(&q, 2, w->domain);
+        stmt_int64(&q, 3, address_encode(w->start));
+        stmt_bits(&q, 4, w->size);
+        stmt_int64(&q, 5, w->page_shift);
+        stmt_int64(&q, 6, w->levels);
+        stmt_bits(&q, 7, w->quota);
+        stmt_bits(&q, 8, w->table_bytes);
+        stmt_int64(&q, 9, w->is_default);
+        stmt_int64(&q, 10, w->state);
+        return stmt_run(&q, NULL, r);
+}
+
 static int run_for_id(struct ledger *l, size_t statement, uint64_t id, struct refusal *r) {
         _cleanup_stmt_ struct stmt q = db_stmt(&l->state, statement);
 
@@ -190,4 +215,8 @@ int ledger_memory_delete(struct ledger *l, uint64_t id, struct refusal *r) {
 
 int ledger_attachment_delete(struct ledger *l, uint64_t id, struct refusal *r) {
         return run_for_id(l, STMT_ATTACHMENT_DELETE, id, r);
+}
+
+int ledger_window_delete(struct ledger *l, uint64_t id, struct refusal *r) {
+        return run_for_id(l, STMT_WINDOW_DELETE, id, r);
 }

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -40,6 +41,19 @@ static int refuse_path(struct refusal *r, const char *path, const char *what, in
         return -1;
 }
 
+/* Like refuse(), of what no other try will find otherwise. */
+__attribute__((format(printf, 2, 3))) static int refuse_lasting(struct refusal *r, const char *format, ...) {
+        char text[REFUSAL_TEXT_MAX];
+        va_list args;
+
+        va_start(args, format);
+        (void)vsnprintf(text, sizeof text, format, args);
+        va_end(args);
+        (void)refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "%s", text);
+        r->errnum = EUCLEAN;
+        return -1;
+}
+
 static const char *file_type(mode_t mode) {
         return S_ISDIR(mode)    ? "a directory"
                : S_ISFIFO(mode) ? "a pipe"
@@ -71,8 +85,7 @@ static int inspect_bytes(const char *path, bool *ret_missing, struct refusal *r)
                 return *ret_missing ? 0 : refuse_path(r, path, "cannot be looked at", errno);
         }
         if (!S_ISREG(st.st_mode))
-                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "%s is not a ledger: it is %s.", path,
-                              file_type(st.st_mode));
+                return refuse_lasting(r, "%s is not a ledger: it is %s.", path, file_type(st.st_mode));
         fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
         if (fd < 0) {
                 int e = errno;
@@ -87,13 +100,12 @@ static int inspect_bytes(const char *path, bool *ret_missing, struct refusal *r)
         if (n < 0)
                 return refuse_path(r, path, "cannot be read", errno);
         if (n == 0)
-                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
-                              "%s is not a ledger: it is empty. Restore a backup, or remove it to start afresh.", path);
+                return refuse_lasting(r, "%s is not a ledger: it is empty. Restore a backup, or remove it to start afresh.",
+                                      path);
         if (n == sizeof head - 1 && memcmp(head, "SQLite format 3", sizeof head - 1) == 0)
                 return 0;
         printable(head, (size_t)n);
-        return refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
-                      "%s is not a ledger: it is not an SQLite database (it starts with \"%s\").", path, head);
+        return refuse_lasting(r, "%s is not a ledger: it is not an SQLite database (it starts with \"%s\").", path, head);
 }
 
 static int inspect_header(const char *path, const struct migration_set *set, int64_t *ret_version, struct refusal *r) {
@@ -104,16 +116,11 @@ static int inspect_header(const char *path, const struct migration_set *set, int
             db_get_int64(&d, "PRAGMA user_version", &version, r) < 0)
                 return -1;
         if ((uint32_t)id != set->application_id)
-                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
-                              "%s is not a ledger: it is an SQLite database of something else (application id 0x%08x, "
-                              "expected 0x%08x).",
-                              path, (uint32_t)id, set->application_id);
+                return refuse_lasting(r, "%s is not a ledger: it is an SQLite database of something else (application id 0x%08x, "
+                                      "expected 0x%08x).", path, (uint32_t)id, set->application_id);
         if (version < 0 || (uint64_t)version > set->n_steps)
-                return refuse(r, REFUSAL_LEDGER_UNAVAILABLE,
-                              "%s has schema version %" PRId64
-                              ", this program knows versions up to %zu: it was written by "
-                              "a newer one. Run that, or restore a backup.",
-                              path, version, set->n_steps);
+                return refuse_lasting(r, "%s has schema version %" PRId64 ", this program knows versions up to %zu: it was written "
+                                      "by a newer one. Run that, or restore a backup.", path, version, set->n_steps);
         *ret_version = version;
         return 0;
 }
@@ -153,8 +160,10 @@ static int apply_step(struct db *d, const struct migration_set *set, size_t at, 
                 goto fail;
         return 0;
 fail:
-        return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "Migration step %s failed, %s is as it was: %.200s", step->name,
-                      set->file, why.text);
+        (void)refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "Migration step %s failed, %s is as it was: %.200s", step->name,
+                     set->file, why.text);
+        r->errnum = d->fault == FAULT_PASSING ? why.errnum : EUCLEAN;
+        return -1;
 }
 
 /* Copies what a reader of the original sees now, its WAL included. The original is only read. */

@@ -25,7 +25,8 @@ static int rows_connect(sqlite3 *handle, void *aux, int argc, const char *const 
         int rc;
 
         (void)argc, (void)argv, (void)error;
-        rc = sqlite3_declare_vtab(handle, "CREATE TABLE x (iova, last, memory, offset, access)");
+        rc = sqlite3_declare_vtab(handle, "CREATE TABLE x (iova, last, memory, offset, access, chunk_shift, "
+                                  "page_shift)");
         if (rc != SQLITE_OK)
                 return rc;
         t = sqlite3_malloc64(sizeof *t);
@@ -84,6 +85,21 @@ static int rows_rowid(sqlite3_vtab_cursor *c, sqlite3_int64 *ret) {
         return SQLITE_OK;
 }
 
+static int64_t column_of(const struct ledger_mapping *m, int column) {
+        switch (column) {
+        case 2:
+                return (int64_t)m->memory;
+        case 3:
+                return (int64_t)m->offset;
+        case 4:
+                return m->access;
+        case 5:
+                return m->chunk_shift;
+        default:
+                return m->page_shift;
+        }
+}
+
 static int rows_column(sqlite3_vtab_cursor *c, sqlite3_context *context, int column) {
         const struct rows *rows = rows_of(c);
         size_t at = ((struct rows_cursor *)(void *)c)->at;
@@ -96,9 +112,7 @@ static int rows_column(sqlite3_vtab_cursor *c, sqlite3_context *context, int col
         else if (column == 1)
                 sqlite3_result_int64(context, address_encode(iova + length - 1));
         else if (m)
-                sqlite3_result_int64(context, column == 2   ? (int64_t)m->memory
-                                              : column == 3 ? (int64_t)m->offset
-                                                            : (int64_t)m->access);
+                sqlite3_result_int64(context, column_of(m, column));
         return SQLITE_OK;       /* no result: NULL */
 }
 

@@ -8,8 +8,9 @@
 #include "ledger.h"
 
 /*
- * A C array seen as the SQL table ledger_rows (iova, last, memory, offset, access), iova and last encoded: one
- * statement then stores a whole batch. Binding and stepping row by row costs twice the time (README.md).
+ * A C array seen as the SQL table ledger_rows (iova, last, memory, offset, access, chunk_shift, page_shift), iova and
+ * last encoded: one statement then stores a whole batch. Binding and stepping row by row costs twice the time
+ * (README.md).
  */
 struct rows {
         const struct ledger_mapping *mappings;  /* or NULL: ranges has only iova and length, the rest reads as NULL */

@@ -22,15 +22,19 @@ static void db_set_name(struct db *d, const char *path) {
         (void)snprintf(d->name, sizeof d->name, "%s", slash ? slash + 1 : path);
 }
 
-int db_refuse(const struct db *d, struct refusal *r) {
-        return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "The ledger (%s) answers: %s (sqlite error %d).", d->name,
-                      sqlite3_errmsg(d->handle), sqlite3_extended_errcode(d->handle));
+int db_refuse(struct db *d, struct refusal *r) {
+        (void)db_fault_refuse(d, r);
+        d->fault = db_fault_of(sqlite3_extended_errcode(d->handle));
+        if (d->fault == FAULT_LASTING && d->damage)
+                damage_note(d->damage, r->text);
+        return -1;
 }
 
 int db_open(struct db *d, const char *path, int flags, struct refusal *r) {
+        struct damage *damage = d->damage;
         int rc;
 
-        *d = (struct db){ 0 };
+        *d = (struct db){ .damage = damage };
         db_set_name(d, path);
         rc = sqlite3_open_v2(path, &d->handle, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
         if (rc != SQLITE_OK) {
@@ -46,8 +50,11 @@ void db_close(struct db *d) {
         for (size_t i = 0; i < d->n_cached; i++)
                 sqlite3_finalize(d->cached[i]);
         free(d->cached);
+        /* The last one out would move the WAL into the file. */
+        if (d->handle && d->damage && atomic_load(&d->damage->found))
+                (void)sqlite3_db_config(d->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
         sqlite3_close(d->handle);
-        *d = (struct db){ 0 };
+        *d = (struct db){ .damage = d->damage };
 }
 
 int db_exec(struct db *d, const char *sql, struct refusal *r) {

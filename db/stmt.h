@@ -7,6 +7,7 @@
 
 #include <sqlite3.h>
 
+#include "fault.h"
 #include "util/cleanup.h"
 #include "util/refusal.h"
 
@@ -21,6 +22,8 @@ struct db {
         char name[32];                  /* for diagnostics: "state.db" */
         size_t n_cached;
         sqlite3_stmt **cached;          /* one per entry of the table that db_prepare() was given */
+        struct damage *damage;          /* where a fault that lasts is noted; NULL: nowhere */
+        enum db_fault fault;            /* of the last refusal */
 };
 
 /* directory/file with suffix; refuses what does not fit. */
@@ -38,7 +41,7 @@ int db_get_int64(struct db *d, const char *sql, int64_t *ret, struct refusal *r)
 int db_prepare(struct db *d, const char *const *sql, size_t n, struct refusal *r);
 
 /* Refuses with the connection's last error. */
-int db_refuse(const struct db *d, struct refusal *r);
+int db_refuse(struct db *d, struct refusal *r);
 
 /* A cached statement between bind and end. The first bind that fails is reported by the step after it. */
 struct stmt {

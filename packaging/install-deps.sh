@@ -6,9 +6,10 @@
 #   build   compile everything (also what `make run` needs)
 #   check   the tests, sanitizers and lints
 #   vm      the machines of tests/vm
+#   cross   the compiler for `make ARCH=ppc64el`; the libraries come with that (packaging/cross/sysroot.sh)
 #   run     only run what was built elsewhere
 #
-# Without an argument: build check.
+# Without an argument: build check. With --list first: only says which packages the sets are, one a line.
 set -euo pipefail
 
 packages_build=(
@@ -24,9 +25,11 @@ packages_check=(
         protobuf-compiler libprotobuf-dev       # the dispatch table is compared with what protoc says
         sqlite3                 # the ledger as others read it
         mandoc shellcheck
+        spin                    # the formal models of tests/model
         systemd                 # systemd-analyze verify
 )
 packages_vm=(qemu-system-x86 busybox-static cpio kmod systemd udev)
+packages_cross=(gcc-powerpc64le-linux-gnu)
 packages_run=(
         libgrpc29 libprotobuf-c1 libsystemd0 libsqlite3-0 libseccomp2 libinih1 libbsd0 libsmartcols1 libjson-c5
         kmod systemd udev
@@ -37,6 +40,11 @@ die() {
         exit 1
 }
 
+list=
+if [ "${1:-}" = --list ]; then
+        list=yes
+        shift
+fi
 [ $# -gt 0 ] || set -- build check
 wanted=()
 for set in "$@"; do
@@ -44,10 +52,16 @@ for set in "$@"; do
         build) wanted+=("${packages_build[@]}") ;;
         check) wanted+=("${packages_check[@]}") ;;
         vm) wanted+=("${packages_vm[@]}") ;;
+        cross) wanted+=("${packages_cross[@]}") ;;
         run) wanted+=("${packages_run[@]}") ;;
-        *) die "there is no set '$set': build, check, vm, run" ;;
+        *) die "there is no set '$set': build, check, vm, cross, run" ;;
         esac
 done
+
+if [ -n "$list" ]; then
+        printf '%s\n' "${wanted[@]}"
+        exit 0
+fi
 
 command -v dpkg-query > /dev/null || die "this knows Debian's packages only; install by hand what is the same as: ${wanted[*]}"
 

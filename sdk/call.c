@@ -48,16 +48,26 @@ int request_key_make(struct request_key *ret) {
         return 0;
 }
 
+/* When a caller wants a request sent again. */
+enum repeat {
+        REPEAT_NEVER,
+        REPEAT_UNKNOWN,         /* when it is not known whether it was done */
+        REPEAT_BUSY,            /* also when it was not done because another call is at the same thing */
+};
+
 /*
  * Is the same request worth sending again? Yes when the connection broke (no reason came with it: whether the request
  * was done is unknown, and its key protects it), while the service recovers, and while an earlier copy of this very
- * request is being worked on. Everything else is the service's answer.
+ * request is being worked on. Everything else is the service's answer. (A request that is refused as IN_PROGRESS was not
+ * begun, so its key is not spent.)
  */
-static bool worth_repeating(int status, unsigned reason, bool repeated) {
+static bool worth_repeating(int status, unsigned reason, enum repeat repeat, bool repeated) {
+        if (repeat == REPEAT_NEVER)
+                return false;
         if (reason == IOMMUD_REASON_RECOVERING)
                 return true;
         if (reason == IOMMUD_REASON_IN_PROGRESS)
-                return repeated;
+                return repeated || repeat == REPEAT_BUSY;
         return reason == 0 && (status == GRPC_STATUS_UNAVAILABLE || status == GRPC_STATUS_CANCELLED);
 }
 
@@ -87,7 +97,7 @@ static int call_failed(const struct iommud_client *client, const struct sdk_outc
 }
 
 static int call_packed(struct iommud_client *client, enum sdk_method method, const void *request, size_t n,
-                       int64_t deadline, bool repeat, ProtobufCMessage **ret_answer) {
+                       int64_t deadline, enum repeat repeat, ProtobufCMessage **ret_answer) {
         _cleanup_(sdk_outcome_clear) struct sdk_outcome o = { .status = GRPC_STATUS_UNKNOWN };
         int64_t sleep = SLEEP_FIRST_MS;
 
@@ -101,7 +111,7 @@ static int call_packed(struct iommud_client *client, enum sdk_method method, con
                 if (o.status == GRPC_STATUS_OK)
                         return unpack_answer(method, &o, ret_answer);
                 wire_refusal(o.details, o.n_details, &refusal);
-                if (!worth_repeating(o.status, refusal.reason, repeated) || !repeat || clock_left(deadline) <= sleep) {
+                if (!worth_repeating(o.status, refusal.reason, repeat, repeated) || clock_left(deadline) <= sleep) {
                         if (sdk_session_ended(client->session, &end))
                                 return sdk_session_fail(&end);
                         return call_failed(client, &o, &refusal);
@@ -112,7 +122,7 @@ static int call_packed(struct iommud_client *client, enum sdk_method method, con
 }
 
 static int pack_and_call(struct iommud_client *client, enum sdk_method method, const ProtobufCMessage *request,
-                         int64_t deadline, bool repeat, ProtobufCMessage **ret_answer) {
+                         int64_t deadline, enum repeat repeat, ProtobufCMessage **ret_answer) {
         size_t n = protobuf_c_message_get_packed_size(request);
         _cleanup_free_ uint8_t *packed = malloc(n ? n : 1);
 
@@ -124,7 +134,12 @@ static int pack_and_call(struct iommud_client *client, enum sdk_method method, c
 
 int sdk_call(struct iommud_client *client, enum sdk_method method, const ProtobufCMessage *request,
              ProtobufCMessage **ret_answer) {
-        return pack_and_call(client, method, request, client_deadline(client), true, ret_answer);
+        return pack_and_call(client, method, request, client_deadline(client), REPEAT_UNKNOWN, ret_answer);
+}
+
+int sdk_call_patient(struct iommud_client *client, enum sdk_method method, const ProtobufCMessage *request,
+                     ProtobufCMessage **ret_answer) {
+        return pack_and_call(client, method, request, client_deadline(client), REPEAT_BUSY, ret_answer);
 }
 
 int sdk_call_release(struct iommud_client *client, enum sdk_method method, const ProtobufCMessage *request,
@@ -141,5 +156,5 @@ int sdk_call_release(struct iommud_client *client, enum sdk_method method, const
 
 int sdk_call_once(struct iommud_client *client, enum sdk_method method, const ProtobufCMessage *request,
                   int64_t deadline) {
-        return pack_and_call(client, method, request, deadline, false, NULL);
+        return pack_and_call(client, method, request, deadline, REPEAT_NEVER, NULL);
 }

@@ -17,6 +17,10 @@
 int sdk_call(struct iommud_client *client, enum sdk_method method, const ProtobufCMessage *request,
              ProtobufCMessage **ret_answer);
 
+/* Likewise, and a refusal that lasts only as long as another call of this client's (IN_PROGRESS) is waited out. */
+int sdk_call_patient(struct iommud_client *client, enum sdk_method method, const ProtobufCMessage *request,
+                     ProtobufCMessage **ret_answer);
+
 /* Likewise for giving an object back: one that the service does not know any more (reason gone) has been given back. */
 int sdk_call_release(struct iommud_client *client, enum sdk_method method, const ProtobufCMessage *request,
                      enum iommud_reason gone);

@@ -27,7 +27,12 @@ struct sdk_channel;
         X(Map, map_response)                                                                                           \
         X(Unmap, unmap_response)                                                                                       \
         X(UnmapAll, unmap_response)                                                                                    \
-        X(ListMappings, list_mappings_response)
+        X(Sync, sync_response)                                                                                         \
+        X(ListMappings, list_mappings_response)                                                                        \
+        X(QueryWindows, query_windows_response)                                                                        \
+        X(CreateWindow, create_window_response)                                                                        \
+        X(RemoveWindow, remove_window_response)                                                                        \
+        X(ResetWindows, reset_windows_response)
 
 enum sdk_method {
 #define X(name, answer) METHOD_##name,

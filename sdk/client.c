@@ -81,15 +81,32 @@ static int check_grpc_socket(const char *path) {
         return sdk_fail(-errno, 0, "%s may not be used: %s", path, strerror(errno));
 }
 
+/* What this library makes use of. */
+#define FEATURES                                                                                                       \
+        (IOMMUD__V1__CAPABILITY__CAPABILITY_MAP_BATCH | IOMMUD__V1__CAPABILITY__CAPABILITY_REQUEST_KEYS |              \
+         IOMMUD__V1__CAPABILITY__CAPABILITY_HUGETLB | IOMMUD__V1__CAPABILITY__CAPABILITY_MAP_BEFORE_ATTACH |           \
+         IOMMUD__V1__CAPABILITY__CAPABILITY_PARTIAL_UNMAP | IOMMUD__V1__CAPABILITY__CAPABILITY_SUBPAGE |               \
+         IOMMUD__V1__CAPABILITY__CAPABILITY_LAZY_FLUSH | IOMMUD__V1__CAPABILITY__CAPABILITY_DRY_RUN |                  \
+         IOMMUD__V1__CAPABILITY__CAPABILITY_MERGE | IOMMUD__V1__CAPABILITY__CAPABILITY_WINDOWS)
+
 static int open_session(struct iommud_client *client, const char *client_name) {
         Iommud__V1__OpenSessionRequest request = IOMMUD__V1__OPEN_SESSION_REQUEST__INIT;
+        _cleanup_(call_answer_free) ProtobufCMessage *answer = NULL;
+        int r;
 
         request.client_name = (char *)(client_name ? client_name : program_invocation_short_name);
-        request.features = IOMMUD__V1__CAPABILITY__CAPABILITY_MAP_BATCH |
-                           IOMMUD__V1__CAPABILITY__CAPABILITY_REQUEST_KEYS |
-                           IOMMUD__V1__CAPABILITY__CAPABILITY_HUGETLB |
-                           IOMMUD__V1__CAPABILITY__CAPABILITY_MAP_BEFORE_ATTACH;
-        return sdk_call(client, METHOD_OpenSession, &request.base, NULL);
+        request.features = FEATURES;
+        r = sdk_call(client, METHOD_OpenSession, &request.base, &answer);
+        if (r < 0)
+                return r;
+        client->capabilities = ((Iommud__V1__OpenSessionResponse *)answer)->capabilities;
+        return 0;
+}
+
+int client_needs(const struct iommud_client *client, uint64_t capability, const char *what) {
+        if (client_has(client, capability))
+                return 0;
+        return sdk_fail(-ENOTSUP, IOMMUD_REASON_UNSUPPORTED, "the service here cannot do that (%s); a newer one can", what);
 }
 
 /* Also for a client that is half made. The session's reader uses the channel, so it ends first. */

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "clock.h"
@@ -25,6 +26,7 @@ struct iommud_client {
         struct sdk_session *session;
         struct sdk_channel *channel;
         uint32_t timeout_ms;
+        uint64_t capabilities;          /* of the service, Capability bits; constant once the client is out */
 
         pthread_mutex_t lock;           /* what follows; nothing waits while it is held */
         struct sdk_object *objects;
@@ -33,6 +35,15 @@ struct iommud_client {
 static inline int64_t client_deadline(const struct iommud_client *client) {
         return clock_now() + client->timeout_ms;
 }
+
+/* Has the service a capability (a bit of proto's enum). */
+static inline bool client_has(const struct iommud_client *client, uint64_t capability) {
+        return (client->capabilities & capability) == capability;
+}
+
+/* 0 if the service has it, else -ENOTSUP with the error recorded. For whatever an older
+ * service would ignore, and so do more, or something else, than it was asked for. what: "windows". */
+int client_needs(const struct iommud_client *client, uint64_t capability, const char *what);
 
 /* Puts a finished handle into its client's list, or takes it out and frees it. */
 void client_add(struct iommud_client *client, struct sdk_object *o);

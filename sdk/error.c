@@ -68,6 +68,14 @@ static int errno_of_special_reason(unsigned reason) {
                 return -EFAULT;
         case IOMMUD_REASON_HOLDER_LOST:
                 return -ECONNRESET;
+        case IOMMUD_REASON_NO_WINDOW:
+                return -ERANGE;
+        case IOMMUD_REASON_WINDOW_SIZE:
+                return -E2BIG;
+        case IOMMUD_REASON_WINDOW_LIMIT:
+                return -ENOSPC;
+        case IOMMUD_REASON_MEMORY_PAGE_SIZE:    /* nothing that may change is in the way: it will never do */
+                return -EINVAL;
         default:
                 return 0;
         }

@@ -31,6 +31,10 @@ int sdk_options_in(void *ret, size_t known, const void *given) {
         return 0;
 }
 
+int sdk_struct_check(const void *given) {
+        return size_of(given) == 0 ? -EINVAL : 0;
+}
+
 int sdk_struct_out(void *given, const void *ours, size_t known) {
         size_t size, head = sizeof(size_t);
 

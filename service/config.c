@@ -14,6 +14,7 @@
 #include "config_keys.h"
 #include "core/tenant.h"
 #include "util/cleanup.h"
+#include "util/iova.h"
 #include "util/log.h"
 #include "util/size.h"
 
@@ -52,6 +53,20 @@ static void find_holder(char ret[CONFIG_PATH_MAX]) {
         strcpy(ret, LIBEXECDIR "/iommud-holder");
 }
 
+/* Pinned memory cannot be swapped or moved: a tenth of what there is stays the host's own. Tables are kernel memory; one page
+ * of 4K in 512 is what dense mappings of all memory need, this is eight times that. */
+static void set_host_limits(uint64_t limit[_RESOURCE_N]) {
+        long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+        uint64_t memory;
+
+        for (size_t i = 0; i < _RESOURCE_N; i++)
+                limit[i] = UINT64_MAX;
+        if (pages <= 0 || page <= 0 || MUL_OVERFLOW((uint64_t)pages, (uint64_t)page, &memory))
+                return;
+        limit[RESOURCE_LOCKED_BYTES] = memory / 10 * 9;
+        limit[RESOURCE_TABLE_BYTES] = memory / 64;
+}
+
 static void set_defaults(struct config *c) {
         const struct group *holders = getgrnam(HOLDER_GROUP);
 
@@ -75,6 +90,9 @@ static void set_defaults(struct config *c) {
                 .operation_deadline_ms = 300000,
                 .unclaimed_token_seconds = 10,
                 .recover_seconds = 10,
+                .lazy_mappings = 256,
+                .lazy_bytes = 256U << 20,
+                .lazy_ms = 100,
                 .soft = { .page_sizes = 1ULL << 12 | 1ULL << 21 | 1ULL << 30, .aperture_last = (1ULL << 48) - 1,
                           .reserved_first = 0xfee00000, .reserved_last = 0xfeefffff, .dma_delay_us = 1000 },
                 .n_soft_devices = 2,
@@ -87,8 +105,11 @@ static void set_defaults(struct config *c) {
                         [RESOURCE_REGISTERED_BYTES] = 1U << 30,
                         [RESOURCE_SESSIONS] = 16,
                         [RESOURCE_DEVICES] = 4,
+                        [RESOURCE_TABLE_BYTES] = TENANT_QUOTA_KEEP,     /* tenant_fill_quotas() */
+                        [RESOURCE_WINDOWS] = 64,
                 },
         };
+        set_host_limits(c->host_limit);
         find_holder(c->holder);
 }
 
@@ -115,7 +136,7 @@ static const struct config_section *find_section(struct config_reader *c, const 
                         return s;
                 }
         }
-        config_fail(c, c->line, "unknown section [%s] (known: service, limits, soft, defaults, tenant NAME)", c->title);
+        config_fail(c, c->line, "unknown section [%s] (known: service, limits, soft, host, defaults, tenant NAME)", c->title);
         return NULL;
 }
 
@@ -282,9 +303,7 @@ static void fill_sockets(struct config *c) {
 
 static void fill_quotas(struct config *c) {
         for (size_t t = 0; t < c->n_tenants; t++)
-                for (size_t i = 0; i < _RESOURCE_N; i++)
-                        if (c->tenants[t].quota[i] == TENANT_QUOTA_KEEP)
-                                c->tenants[t].quota[i] = c->default_quota[i];
+                tenant_fill_quotas(c->tenants[t].quota, c->default_quota);
 }
 
 static int open_file(const char *path, FILE **ret, struct refusal *r) {
@@ -344,7 +363,9 @@ int config_embedded(const char *directory, struct config *ret, struct refusal *r
         strcpy(me->name, "me");
         me->n_rules = 1;
         me->rules[0] = (struct ledger_rule){ .has_uid = true, .uid = getuid() };
-        memcpy(me->quota, c.default_quota, sizeof me->quota);
+        for (size_t i = 0; i < _RESOURCE_N; i++)
+                me->quota[i] = TENANT_QUOTA_KEEP;
+        tenant_fill_quotas(me->quota, c.default_quota);
         c.tenants = me;
         c.n_tenants = 1;
         fill_sockets(&c);

@@ -28,9 +28,10 @@
 #define CONFIG_GID_NONE ((gid_t)-1)
 
 enum config_backend {
-        CONFIG_BACKEND_AUTO,            /* vfio-type1 where the machine has IOMMU groups, else soft */
+        CONFIG_BACKEND_AUTO,            /* the kernel's VFIO where the machine has IOMMU groups, else soft */
         CONFIG_BACKEND_SOFT,
         CONFIG_BACKEND_VFIO_TYPE1,
+        CONFIG_BACKEND_VFIO_SPAPR,
 };
 
 struct config {
@@ -62,14 +63,18 @@ struct config {
         uint32_t message_bytes;         /* largest gRPC message */
         uint32_t register_deadline_ms, operation_deadline_ms;
         uint32_t unclaimed_token_seconds, recover_seconds, orphan_seconds;
+        uint32_t lazy_mappings, lazy_bytes, lazy_ms;    /* a lazy domain is flushed when so much waits, or so long */
 
         /* [soft] */
         struct soft_personality soft;
         size_t n_soft_devices;
         char soft_devices[BROKER_SOFT_DEVICES_MAX][BACKEND_DEVICE_NAME_MAX];
 
+        /* [host]: of all tenants together; UINT64_MAX: unlimited. Of the rest of them nothing has a limit. */
+        uint64_t host_limit[_RESOURCE_N];
+
         /* [defaults], [tenant NAME] */
-        uint64_t default_quota[_RESOURCE_N];    /* UINT64_MAX: unlimited */
+        uint64_t default_quota[_RESOURCE_N];    /* UINT64_MAX: unlimited; TENANT_QUOTA_KEEP: by locked bytes */
         size_t n_tenants;
         struct ledger_tenant *tenants;          /* owned; complete, defaults filled in */
 };

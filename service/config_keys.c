@@ -85,6 +85,7 @@ static int set_backend(struct config_reader *c, const struct config_key *k, cons
                 [CONFIG_BACKEND_AUTO] = "auto",
                 [CONFIG_BACKEND_SOFT] = "soft",
                 [CONFIG_BACKEND_VFIO_TYPE1] = "vfio-type1",
+                [CONFIG_BACKEND_VFIO_SPAPR] = "vfio-spapr",
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(names); i++)
@@ -92,7 +93,7 @@ static int set_backend(struct config_reader *c, const struct config_key *k, cons
                         c->config.backend = (enum config_backend)i;
                         return 0;
                 }
-        return config_fail(c, c->line, "%s: '%s' is none of auto, soft, vfio-type1", k->name, value);
+        return config_fail(c, c->line, "%s: '%s' is none of auto, soft, vfio-type1, vfio-spapr", k->name, value);
 }
 
 static int set_log_level(struct config_reader *c, const struct config_key *k, const char *value) {
@@ -237,6 +238,20 @@ static int set_reserved(struct config_reader *c, const struct config_key *k, con
         return 0;
 }
 
+static int set_soft_windows(struct config_reader *c, const struct config_key *k, const char *value) {
+        static const char *const names[] = {
+                [SOFT_WINDOWS_NONE] = "none",
+                [SOFT_WINDOWS_SPAPR] = "spapr",
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+                if (strcmp(value, names[i]) == 0) {
+                        c->config.soft.windows = (uint32_t)i;
+                        return 0;
+                }
+        return config_fail(c, c->line, "%s: '%s' is neither none nor spapr", k->name, value);
+}
+
 /* ---- tenants ---- */
 
 /* A uid or gid by number or name. */
@@ -335,7 +350,9 @@ static int set_tenant_devices(struct config_reader *c, const struct config_key *
         { .name = "memory_objects", .set = set_quota, .offset = base + 8 * RESOURCE_MEMORY_OBJECTS },                  \
         { .name = "registered_bytes", .set = set_quota, .offset = base + 8 * RESOURCE_REGISTERED_BYTES },              \
         { .name = "sessions", .set = set_quota, .offset = base + 8 * RESOURCE_SESSIONS },                              \
-        { .name = "devices", .set = set_quota, .offset = base + 8 * RESOURCE_DEVICES }
+        { .name = "devices", .set = set_quota, .offset = base + 8 * RESOURCE_DEVICES },                                \
+        { .name = "table_bytes", .set = set_quota, .offset = base + 8 * RESOURCE_TABLE_BYTES },                        \
+        { .name = "windows", .set = set_quota, .offset = base + 8 * RESOURCE_WINDOWS }
 #define NUMBER(key, member, least, most)                                                                               \
         { .name = key, .set = set_number, .offset = C(member), .min = least, .max = most }
 
@@ -364,6 +381,9 @@ static const struct config_key limits_keys[] = {
         NUMBER("unclaimed_token_seconds", unclaimed_token_seconds, 1, 3600),
         NUMBER("recover_seconds", recover_seconds, 1, 3600),
         NUMBER("orphan_seconds", orphan_seconds, 0, 31U * 24 * 3600),
+        NUMBER("lazy_flush_mappings", lazy_mappings, 1, 1U << 20),
+        NUMBER("lazy_flush_bytes", lazy_bytes, 4096, UINT32_MAX),
+        NUMBER("lazy_flush_ms", lazy_ms, 1, 60000),
 };
 
 static const struct config_key soft_keys[] = {
@@ -373,9 +393,15 @@ static const struct config_key soft_keys[] = {
         { .name = "reserved", .set = set_reserved },
         NUMBER("max_mappings", soft.max_mappings, 0, UINT32_MAX),
         NUMBER("dma_delay_us", soft.dma_delay_us, 1, 10000000),
+        { .name = "windows", .set = set_soft_windows },
 };
 
 static const struct config_key defaults_keys[] = { QUOTAS(C(default_quota)) };
+
+static const struct config_key host_keys[] = {
+        { .name = "locked_bytes", .set = set_quota, .offset = C(host_limit) + 8 * RESOURCE_LOCKED_BYTES },
+        { .name = "table_bytes", .set = set_quota, .offset = C(host_limit) + 8 * RESOURCE_TABLE_BYTES },
+};
 
 static const struct config_key tenant_keys[] = {
         QUOTAS(T(quota)),
@@ -390,6 +416,7 @@ const struct config_section config_sections[CONFIG_SECTIONS] = {
         SECTION("service", service_keys, ),
         SECTION("limits", limits_keys, ),
         SECTION("soft", soft_keys, ),
+        SECTION("host", host_keys, ),
         SECTION("defaults", defaults_keys, ),
         SECTION("tenant", tenant_keys, .named = true),
 };

@@ -9,7 +9,7 @@
  * The sections and keys of iommud.conf, private to config.c: what there is, of which kind, within which bounds.
  */
 #define CONFIG_KEYS_MAX 24U             /* of one section */
-#define CONFIG_SECTIONS 5U
+#define CONFIG_SECTIONS 6U
 
 struct config_reader {
         struct config config;           /* being filled */

@@ -10,6 +10,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "backend/revoke.h"
@@ -161,18 +162,21 @@ static enum backend_kind choose_backend(const struct config *c) {
                 return BACKEND_SOFT;
         if (c->backend == CONFIG_BACKEND_VFIO_TYPE1)
                 return BACKEND_VFIO_TYPE1;
+        if (c->backend == CONFIG_BACKEND_VFIO_SPAPR)
+                return BACKEND_VFIO_SPAPR;
         /* a folder of /sys/kernel/iommu_groups has more than . and .. when an IOMMU is on */
         (void)snprintf(path, sizeof path, "%s/kernel/iommu_groups/0", c->sysfs);
-        return stat(path, &st) == 0 ? BACKEND_VFIO_TYPE1 : BACKEND_SOFT;
+        return stat(path, &st) == 0 ? vfio_kind(c->vfio_directory) : BACKEND_SOFT;
 }
 
 /* Says at once what a Map would find out later: which permission is missing, and how to give it. */
-static void check_nodes(const struct config *c) {
+static void check_nodes(const struct config *c, enum backend_kind kind) {
         int fd = -1, e = vfio_open_container(c->vfio_directory, &fd);
 
         if (e == -ENOENT || e == -ENODEV)
-                log_warning("%s/vfio does not exist: load the modules (modprobe vfio_iommu_type1 vfio-pci); until then no device "
-                            "can be attached", c->vfio_directory);
+                log_warning("%s/vfio does not exist: load the modules (modprobe -a %s vfio-pci); until then no device "
+                            "can be attached", c->vfio_directory,
+                            kind == BACKEND_VFIO_SPAPR ? "vfio_iommu_spapr_tce" : "vfio_iommu_type1");
         else if (e < 0)
                 log_warning("%s/vfio cannot be opened: %s. The service runs as uid %u, gid %u: give its group read and write "
                             "(udev rule 70-iommud.rules); until then no device can be attached", c->vfio_directory, strerror(-e),
@@ -196,8 +200,9 @@ static int build_broker(struct service *s, struct refusal *r) {
                 .holder_gid = c->holder_gid, .max_sessions = c->sessions, .starts_per_second = c->starts_per_second,
                 .register_deadline_ms = c->register_deadline_ms, .operation_deadline_ms = c->operation_deadline_ms,
                 .unclaimed_seconds = c->unclaimed_token_seconds, .recover_seconds = c->recover_seconds,
-                .orphan_seconds = c->orphan_seconds, .soft = c->soft, .n_soft_devices = c->n_soft_devices,
-                .n_file_tenants = c->n_tenants, .file_tenants = c->tenants,
+                .orphan_seconds = c->orphan_seconds, .lazy_mappings = c->lazy_mappings, .lazy_bytes = c->lazy_bytes,
+                .lazy_ms = c->lazy_ms, .soft = c->soft, .n_soft_devices = c->n_soft_devices,
+                .n_file_tenants = c->n_tenants, .file_tenants = c->tenants, .host_limit = c->host_limit,
                 .tenant_sockets = tenant_sockets, .tenant_sockets_arg = s,
         };
 
@@ -205,8 +210,8 @@ static int build_broker(struct service *s, struct refusal *r) {
         o.holder_socket = is_socket(c->holder_socket) ? c->holder_socket : NULL;
         memcpy(o.soft_devices, c->soft_devices, sizeof o.soft_devices);
         memcpy(o.default_quota, c->default_quota, sizeof o.default_quota);
-        if (o.backend == BACKEND_VFIO_TYPE1)
-                check_nodes(c);
+        if (o.backend != BACKEND_SOFT)
+                check_nodes(c, o.backend);
         if (broker_new(s->ledger, &o, &s->broker, r) < 0)
                 return -1;
         degraded_note(s->broker, c);
@@ -254,7 +259,8 @@ static void reload(struct service *s) {
         if (config_load(s->config->path, &fresh, &r) < 0)
                 log_error("not reloaded, the old configuration stays: %s", r.text);
         else {
-                /* Tenants change at run time; what else changed counts after a restart. */
+                /* Tenants and limits of the host change at run time; what else changed counts after a restart. */
+                broker_set_host_limits(s->broker, fresh.host_limit);
                 if (broker_reload(s->broker, fresh.tenants, fresh.n_tenants, &r) < 0)
                         log_error("not wholly reloaded: %s", r.text);
                 else
@@ -299,6 +305,7 @@ static int take_signals(void) {
 int service_run(struct config *config, bool embedded) {
         struct service s = { .config = config, .embedded = embedded, .signals = take_signals() };
         struct refusal r;
+        int code;
 
         if (s.signals < 0) {
                 log_error("cannot watch signals: %m");
@@ -308,13 +315,14 @@ int service_run(struct config *config, bool embedded) {
                 log_error("cannot start: %s", r.text);
                 tear_down(&s);
                 fd_close(s.signals);
-                return EXIT_FAILURE;
+                return r.errnum == EUCLEAN ? EX_DATAERR : EXIT_FAILURE;
         }
         log_notice("iommud %s serves on %s", IOMMUD_VERSION, config->client_grpc_socket);
         systemd_ready("Serving");
         serve(&s);
         systemd_stopping();
+        code = ledger_is_damaged(s.ledger) ? EX_DATAERR : EXIT_SUCCESS;
         tear_down(&s);
         fd_close(s.signals);
-        return EXIT_SUCCESS;
+        return code;
 }

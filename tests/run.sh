@@ -9,7 +9,7 @@ build=$1
 shift
 jobs=${JOBS:-2}
 limit=${TEST_TIMEOUT:-240}
-logs=$build/test-logs
+logs=${TEST_LOGS:-$build/test-logs}
 # gRPC is not instrumented: what it does inside itself is not for the thread sanitizer to judge
 export TSAN_OPTIONS=${TSAN_OPTIONS:-ignore_noninstrumented_modules=1}
 mkdir -p "$logs"

@@ -85,6 +85,7 @@ struct edu {
         struct iommud_domain *domain;
         struct iommud_attachment *device;
         struct iommud_memory *memory;           /* two pages: one that the device reads, one that it writes */
+        bool swapped;                           /* QEMU's edu has the byte order of the machine: big on POWER */
         uint8_t *from, *to;
         uint64_t iova_from, iova_to, page;
 };
@@ -93,10 +94,12 @@ static uint32_t read_register(const struct edu *edu, uint64_t at) {
         uint64_t value;
 
         must(iommud_device_region_read(edu->device, BAR0, at, 4, &value), "register");
-        return (uint32_t)value;
+        return edu->swapped ? __builtin_bswap32((uint32_t)value) : (uint32_t)value;
 }
 
 static void write_register(const struct edu *edu, uint64_t at, uint64_t value) {
+        if (edu->swapped)
+                value = __builtin_bswap32((uint32_t)value);
         must(iommud_device_region_write(edu->device, BAR0, at, 4, value), "register");
 }
 
@@ -120,12 +123,13 @@ static double transfer(const struct edu *edu, uint64_t source, uint64_t destinat
         fail("DMA", "the device did not finish within 5 s");
 }
 
-static void enable_device(const struct edu *edu) {
+static void enable_device(struct edu *edu) {
         uint64_t command;
 
         must(iommud_device_region_read(edu->device, CONFIG, CONFIG_COMMAND, 2, &command), "device");
         command |= COMMAND_MEMORY | COMMAND_BUS_MASTER;
         must(iommud_device_region_write(edu->device, CONFIG, CONFIG_COMMAND, 2, command), "device");
+        edu->swapped = read_register(edu, REG_IDENTIFICATION) == __builtin_bswap32(EDU_IDENTIFICATION);
         if (read_register(edu, REG_IDENTIFICATION) != EDU_IDENTIFICATION)
                 fail("device", "this is not an edu device: it identifies itself as %#" PRIx32,
                      read_register(edu, REG_IDENTIFICATION));

@@ -40,7 +40,8 @@ struct verb {
         int (*run)(struct ctl *c, int argc, char **argv);
 };
 
-extern const struct verb status_verbs[], tenant_verbs[], device_verbs[], domain_verbs[], ledger_verbs[];
+extern const struct verb status_verbs[], tenant_verbs[], device_verbs[], domain_verbs[], window_verbs[],
+        ledger_verbs[];
 
 /* ---- arguments ---- */
 
@@ -55,6 +56,9 @@ int ctl_arguments(struct ctl *c, int argc, char **argv, const struct option *own
 
 /* The same for a verb without options of its own that takes exactly n arguments. */
 int ctl_plain_arguments(struct ctl *c, int argc, char **argv, int n, char ***ret_arguments);
+
+/* An argument that is the id of a domain; false, having said so, when it cannot be one. */
+bool ctl_domain_id(const char *text, uint64_t *ret);
 
 /* "iommuctl: TEXT" and where help is; returns CTL_USAGE. */
 int ctl_usage(const struct ctl *c, const char *format, ...) __attribute__((format(printf, 2, 3)));

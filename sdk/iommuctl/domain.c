@@ -12,7 +12,7 @@
 #define OPTION_TENANT 256
 #define OPTION_DOMAIN 257
 
-static bool parse_id(const char *text, uint64_t *ret) {
+bool ctl_domain_id(const char *text, uint64_t *ret) {
         if (size_parse(text, ret) && *ret != 0)
                 return true;
         ctl_usage(NULL, "'%s' is not the id of a domain; see: iommuctl domain list", text);
@@ -32,6 +32,17 @@ static const char *devices_of(const Iommud__V1__Domain *d) {
         return cell_words(names, n);
 }
 
+static const char *flush_name(Iommud__V1__FlushMode mode) {
+        switch (mode) {
+        case IOMMUD__V1__FLUSH_MODE__FLUSH_STRICT:
+                return "strict";
+        case IOMMUD__V1__FLUSH_MODE__FLUSH_LAZY:
+                return "lazy";
+        default:                        /* of a newer service */
+                return "?";
+        }
+}
+
 static void add_domain(const ProtobufCMessage *element, void *table) {
         const Iommud__V1__Domain *d = (const Iommud__V1__Domain *)element;
 
@@ -41,7 +52,9 @@ static void add_domain(const ProtobufCMessage *element, void *table) {
         }
         table_row(table, (const char *const[]){ cell_number(d->id), d->label, d->tenant, cell_number(d->session),
                                                 cell_number(d->client_pid), d->state, cell_number(d->mappings),
-                                                cell_size(d->mapped_bytes), devices_of(d) });
+                                                cell_size(d->mapped_bytes), cell_size(d->table_bytes),
+                                                flush_name(d->flush_mode), cell_size(d->deferred_bytes),
+                                                devices_of(d) });
 }
 
 static bool set_tenant(void *userdata, int option, const char *value) {
@@ -51,8 +64,8 @@ static bool set_tenant(void *userdata, int option, const char *value) {
 }
 
 static int run_list(struct ctl *c, int argc, char **argv) {
-        static const char *const titles[] = { ">DOMAIN", "LABEL",     "TENANT", ">SESSION", ">PID",
-                                              "STATE",   ">MAPPINGS", ">BYTES", "DEVICES" };
+        static const char *const titles[] = { ">DOMAIN", "LABEL",  "TENANT",  ">SESSION", ">PID",      "STATE",
+                                              ">MAPPINGS", ">BYTES", ">TABLES", "FLUSH",    ">DEFERRED", "DEVICES" };
         static const struct option options[] = { { "tenant", required_argument, NULL, OPTION_TENANT }, { 0 } };
         Iommud__V1__ListDomainsRequest request = IOMMUD__V1__LIST_DOMAINS_REQUEST__INIT;
         struct libscols_table *t = NULL;
@@ -77,14 +90,7 @@ static int run_list(struct ctl *c, int argc, char **argv) {
 /* ---- domain show ---- */
 
 static void add_constraints(struct libscols_table *t, const Iommud__V1__Constraints *k) {
-        char sizes[256] = "", text[SIZE_TEXT_MAX];
-        size_t used = 0;
-
-        for (unsigned bit = 0; bit < 64; bit++)
-                if (k->page_sizes >> bit & 1 && used < sizeof sizes)
-                        used += (size_t)snprintf(sizes + used, sizeof sizes - used, "%s%s", used > 0 ? " " : "",
-                                                 size_format(1ULL << bit, text));
-        table_pair(t, "page sizes", "%s", sizes);
+        table_pair(t, "page sizes", "%s", cell_page_sizes(k->page_sizes));
         if (k->max_mappings != 0)
                 table_pair(t, "mappings at most", "%" PRIu32, k->max_mappings);
         for (size_t i = 0; i < k->n_ranges; i++)
@@ -101,6 +107,14 @@ static void print_domain(const Iommud__V1__Domain *d) {
         table_pair(t, "tenant", "%s", d->tenant);
         table_pair(t, "session", "%" PRIu64 " (client pid %" PRIu32 ")", d->session, d->client_pid);
         table_pair(t, "mappings", "%" PRIu64 " (%s)", d->mappings, cell_size(d->mapped_bytes));
+        table_pair(t, "in the IOMMU", "%" PRIu64, d->kernel_mappings);
+        table_pair(t, "shared pages", "%" PRIu64, d->shared_pages);
+        table_pair(t, "table memory", "%s", cell_size(d->table_bytes));
+        if (d->flush_mode == IOMMUD__V1__FLUSH_MODE__FLUSH_STRICT)
+                table_pair(t, "flush", "strict");
+        else
+                table_pair(t, "flush", "%s (%" PRIu64 " mappings wait, %s)", flush_name(d->flush_mode),
+                           d->deferred_mappings, cell_size(d->deferred_bytes));
         for (size_t i = 0; i < d->n_attachments; i++)
                 table_pair(t, i == 0 ? "attachments" : "", "%" PRIu64 ": %s, %s", d->attachments[i]->id,
                            d->attachments[i]->device, d->attachments[i]->state);
@@ -117,7 +131,7 @@ static int run_show(struct ctl *c, int argc, char **argv) {
 
         if (code >= 0)
                 return code;
-        if (!parse_id(argv[0], &request.domain))
+        if (!ctl_domain_id(argv[0], &request.domain))
                 return CTL_USAGE;
         code = ctl_call(c, "ShowDomain", &request.base, &iommud__v1__describe_domain_response__descriptor, &answer);
         if (!answer)
@@ -141,7 +155,21 @@ struct mapping_listing {
 
 static bool set_domain(void *userdata, int option, const char *value) {
         (void)option;
-        return parse_id(value, &((struct mapping_listing *)userdata)->domain);
+        return ctl_domain_id(value, &((struct mapping_listing *)userdata)->domain);
+}
+
+/* What devices see beyond the mapping itself: "0x1000-0x1fff rw". */
+static const char *exposed_of(const Iommud__V1__Mapping *m) {
+        char access[4], *words[2];
+        char range[48];
+
+        if (!m->exposed)
+                return "";
+        (void)snprintf(range, sizeof range, "0x%" PRIx64 "-0x%" PRIx64, m->exposed->first, m->exposed->last);
+        (void)snprintf(access, sizeof access, "%s", json_access_name(m->exposed_access));
+        words[0] = range;
+        words[1] = access;
+        return cell_words(words, access[0] ? 2 : 1);
 }
 
 static void add_mapping(const ProtobufCMessage *element, void *userdata) {
@@ -155,7 +183,9 @@ static void add_mapping(const ProtobufCMessage *element, void *userdata) {
         table_row(l->table, (const char *const[]){ cell_number(m->domain), cell_address(m->iova),
                                                    cell_address(m->iova + m->length - 1), cell_size(m->length),
                                                    cell_number(m->memory), cell_address(m->offset),
-                                                   json_access_name(m->access), m->state });
+                                                   json_access_name(m->access),
+                                                   m->chunk != 0 ? cell_size(m->chunk) : "", exposed_of(m),
+                                                   m->state });
 }
 
 static void note_domain(const ProtobufCMessage *element, void *userdata) {
@@ -189,8 +219,8 @@ static int list_all_mappings(struct ctl *c, struct mapping_listing *l) {
 }
 
 static int run_mappings(struct ctl *c, int argc, char **argv) {
-        static const char *const titles[] = { ">DOMAIN", ">FIRST",  ">LAST",  ">LENGTH",
-                                              ">MEMORY", ">OFFSET", "ACCESS", "STATE" };
+        static const char *const titles[] = { ">DOMAIN", ">FIRST", ">LAST",  ">LENGTH", ">MEMORY",
+                                              ">OFFSET", "ACCESS", ">CHUNK", "EXPOSED", "STATE" };
         static const struct option options[] = { { "domain", required_argument, NULL, OPTION_DOMAIN }, { 0 } };
         struct mapping_listing l = { 0 };
         int n, code = ctl_arguments(c, argc, argv, options, set_domain, &l, &n, &argv);
@@ -214,7 +244,7 @@ static int run_mappings(struct ctl *c, int argc, char **argv) {
 const struct verb domain_verbs[] = {
         { "domain", "list", "[--tenant=NAME]", "IOVA address spaces and whose they are",
           "  --tenant=NAME          only of that tenant\n", run_list },
-        { "domain", "show", "DOMAIN", "one domain: devices, page sizes, usable addresses", "", run_show },
+        { "domain", "show", "DOMAIN", "one domain: devices, page sizes, usable addresses, what it costs", "", run_show },
         { "mapping", "list", "[--domain=DOMAIN]", "what devices can reach",
           "  --domain=DOMAIN        only of that domain\n", run_mappings },
         { 0 },

@@ -30,12 +30,12 @@ static bool is_one_of(const char *name, const char *const *names, size_t n) {
 }
 
 static json_object *of_number(const char *name, uint64_t value) {
-        static const char *const addresses[] = { "iova", "first", "last", "page_sizes" };
+        static const char *const addresses[] = { "iova", "first", "last", "start", "page_sizes" };
         char text[24];
 
-        if (strcmp(name, "access") == 0)
+        if (strcmp(name, "access") == 0 || strcmp(name, "exposed_access") == 0)
                 return json_object_new_string(json_access_name((uint32_t)value));
-        if (strcmp(name, "limit") == 0 && value == UINT64_MAX)
+        if ((strcmp(name, "limit") == 0 || strcmp(name, "promised") == 0) && value == UINT64_MAX)
                 return NULL;            /* null */
         if (!is_one_of(name, addresses, ARRAY_SIZE(addresses)))
                 return json_object_new_uint64(value);
@@ -43,16 +43,17 @@ static json_object *of_number(const char *name, uint64_t value) {
         return json_object_new_string(text);
 }
 
-/* RESOURCE_LOCKED_BYTES of enum Resource -> "locked_bytes". */
+/* RESOURCE_LOCKED_BYTES of enum Resource -> "locked_bytes", FLUSH_LAZY of enum FlushMode -> "lazy": the first word is the
+ * enum's. */
 static json_object *of_enum(const ProtobufCFieldDescriptor *f, int value) {
         const ProtobufCEnumDescriptor *e = f->descriptor;
         const ProtobufCEnumValue *v = protobuf_c_enum_descriptor_get_value(e, value);
-        size_t prefix = strlen(e->short_name) + 1;
+        const char *word = v ? strchr(v->name, '_') : NULL;
         char name[64];
 
-        if (!v || strlen(v->name) <= prefix)
+        if (!word)
                 return json_object_new_int(value);
-        (void)snprintf(name, sizeof name, "%s", v->name + prefix);
+        (void)snprintf(name, sizeof name, "%s", word + 1);
         for (char *c = name; *c; c++)
                 *c = (char)tolower((unsigned char)*c);
         return json_object_new_string(name);

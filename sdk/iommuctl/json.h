@@ -5,7 +5,7 @@
 
 /*
  * Messages as JSON on stdout, by their descriptors: names are those of proto/iommud.proto, which are contract. Numbers
- * are JSON numbers, also of 64 bits; addresses and masks (iova, first, last, page_sizes) are strings in hex, "0x1000"; a
+ * are JSON numbers, also of 64 bits; addresses and masks (iova, first, last, start, page_sizes) are strings in hex, "0x1000"; a
  * limit that is unlimited is null; enums are their names without the prefix, in lower case; access is "r", "w" or "rw".
  * What pages a listing is left out.
  */

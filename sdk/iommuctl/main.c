@@ -14,7 +14,8 @@
 #define OWN_OPTIONS_MAX 32U
 #define TIMEOUT_SECONDS 30U             /* longer than the service waits for a driver to change */
 
-static const struct verb *const families[] = { status_verbs, tenant_verbs, device_verbs, domain_verbs, ledger_verbs };
+static const struct verb *const families[] = { status_verbs, tenant_verbs, device_verbs, domain_verbs, window_verbs,
+                                              ledger_verbs };
 
 /* ---- words ---- */
 

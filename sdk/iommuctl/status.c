@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "ctl.h"
@@ -20,6 +21,14 @@ static void print_sessions(const Iommud__V1__GetStatusResponse *s) {
         table_print(t, NULL);
 }
 
+/* "12M of 28G; quotas promise 40G" */
+static void print_host(struct libscols_table *t, const Iommud__V1__HostUse *h) {
+        bool tables = h->resource == IOMMUD__V1__RESOURCE__RESOURCE_TABLE_BYTES;
+
+        table_pair(t, tables ? "tables" : "locked", "%s of %s for all tenants; their quotas promise %s%s", cell_size(h->used),
+                   cell_size(h->limit), cell_size(h->promised), h->promised > h->limit ? ", which is more" : "");
+}
+
 static void print_status(const Iommud__V1__GetStatusResponse *s) {
         struct libscols_table *t = table_new(NULL, 2);
         uint64_t up = s->uptime_seconds;
@@ -35,6 +44,8 @@ static void print_status(const Iommud__V1__GetStatusResponse *s) {
         table_pair(t, "domains", "%" PRIu64, s->domains);
         table_pair(t, "mappings", "%" PRIu64 " (%s)", s->mappings, cell_size(s->mapped_bytes));
         table_pair(t, "devices", "%" PRIu64 " (%" PRIu64 " orphaned)", s->devices, s->orphaned_devices);
+        for (size_t i = 0; i < s->n_host; i++)
+                print_host(t, s->host[i]);
         for (size_t i = 0; i < s->n_degraded; i++)
                 table_pair(t, i == 0 ? "degraded" : "", "%s", s->degraded[i]);
         table_print(t, NULL);

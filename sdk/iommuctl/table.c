@@ -106,6 +106,18 @@ const char *cell_used_size(uint64_t used, uint64_t limit) {
         return cell;
 }
 
+const char *cell_page_sizes(uint64_t mask) {
+        char *cell = next_cell(), text[SIZE_TEXT_MAX];
+        size_t used = 0;
+
+        cell[0] = '\0';
+        for (unsigned bit = 0; bit < 64; bit++)
+                if (mask >> bit & 1 && used < CELL_MAX)
+                        used += (size_t)snprintf(cell + used, CELL_MAX - used, "%s%s", used > 0 ? " " : "",
+                                                 size_format(1ULL << bit, text));
+        return cell;
+}
+
 const char *cell_words(char *const *words, size_t n) {
         char *cell = next_cell();
         size_t used = 0;

@@ -27,4 +27,5 @@ const char *cell_size(uint64_t bytes);          /* "64M" */
 const char *cell_address(uint64_t address);     /* "0x1000" */
 const char *cell_used_size(uint64_t used, uint64_t limit);      /* "12M/64M" */
 const char *cell_used(uint64_t used, uint64_t limit);   /* "12/4096" */
+const char *cell_page_sizes(uint64_t mask);     /* "4K 2M 1G" */
 const char *cell_words(char *const *words, size_t n);   /* "a b c" */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,16 +9,38 @@
 #include "table.h"
 #include "tenant_options.h"
 #include "util/cleanup.h"
+#include "util/refusal.h"
 
 /* ---- tenant list ---- */
+
+static bool is_bytes(Iommud__V1__Resource resource) {
+        return resource == IOMMUD__V1__RESOURCE__RESOURCE_LOCKED_BYTES ||
+               resource == IOMMUD__V1__RESOURCE__RESOURCE_REGISTERED_BYTES ||
+               resource == IOMMUD__V1__RESOURCE__RESOURCE_TABLE_BYTES;
+}
 
 /* "12M/64M", "3/16" for a resource; "" if the service does not know it. */
 static const char *quota_cell(const Iommud__V1__Tenant *t, Iommud__V1__Resource resource) {
         for (size_t i = 0; i < t->n_quotas; i++)
                 if (t->quotas[i]->resource == resource)
-                        return (resource == IOMMUD__V1__RESOURCE__RESOURCE_LOCKED_BYTES ? cell_used_size : cell_used)(
-                                t->quotas[i]->used, t->quotas[i]->limit);
+                        return (is_bytes(resource) ? cell_used_size : cell_used)(t->quotas[i]->used, t->quotas[i]->limit);
         return "";
+}
+
+/* "locked-bytes by 4M, domains by 1": what is in use above a limit that was lowered. */
+static const char *over_cell(const Iommud__V1__Tenant *t, char *text, size_t size) {
+        size_t used = 0;
+
+        text[0] = '\0';
+        for (size_t i = 0; i < t->n_quotas && used < size; i++) {
+                const Iommud__V1__Quota *q = t->quotas[i];
+
+                if (q->over > 0)
+                        used += (size_t)snprintf(text + used, size - used, "%s%s by %s", used > 0 ? ", " : "",
+                                                 resource_name((enum resource)q->resource),
+                                                 is_bytes(q->resource) ? cell_size(q->over) : cell_number(q->over));
+        }
+        return text;
 }
 
 /* "uid:1000 gid:100, cgroup:/a, own socket" */
@@ -45,7 +68,7 @@ static const char *who_cell(const Iommud__V1__Tenant *t, char *text, size_t size
 
 static void add_tenant(const ProtobufCMessage *element, void *table) {
         const Iommud__V1__Tenant *t = (const Iommud__V1__Tenant *)element;
-        char who[512];
+        char who[512], over[256];
 
         if (!table) {
                 json_list_add(element);
@@ -56,12 +79,14 @@ static void add_tenant(const ProtobufCMessage *element, void *table) {
                                  quota_cell(t, IOMMUD__V1__RESOURCE__RESOURCE_MAPPINGS),
                                  quota_cell(t, IOMMUD__V1__RESOURCE__RESOURCE_DOMAINS),
                                  quota_cell(t, IOMMUD__V1__RESOURCE__RESOURCE_SESSIONS),
-                                 quota_cell(t, IOMMUD__V1__RESOURCE__RESOURCE_DEVICES), who_cell(t, who, sizeof who) });
+                                 quota_cell(t, IOMMUD__V1__RESOURCE__RESOURCE_DEVICES),
+                                 quota_cell(t, IOMMUD__V1__RESOURCE__RESOURCE_TABLE_BYTES),
+                                 over_cell(t, over, sizeof over), who_cell(t, who, sizeof who) });
 }
 
 static struct libscols_table *new_table(void) {
         static const char *const titles[] = { "TENANT",   "FROM",      ">LOCKED",  ">MAPPINGS",
-                                              ">DOMAINS", ">SESSIONS", ">DEVICES", "WHO" };
+                                              ">DOMAINS", ">SESSIONS", ">DEVICES", ">TABLES", "OVER", "WHO" };
 
         return table_new(titles, ARRAY_SIZE(titles));
 }

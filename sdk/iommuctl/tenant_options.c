@@ -29,6 +29,8 @@ const struct option tenant_option_list[] = {
         { "registered-bytes", required_argument, NULL, OPTION_QUOTA + RESOURCE_REGISTERED_BYTES },
         { "sessions", required_argument, NULL, OPTION_QUOTA + RESOURCE_SESSIONS },
         { "devices", required_argument, NULL, OPTION_QUOTA + RESOURCE_DEVICES },
+        { "table-bytes", required_argument, NULL, OPTION_QUOTA + RESOURCE_TABLE_BYTES },
+        { "windows", required_argument, NULL, OPTION_QUOTA + RESOURCE_WINDOWS },
         { "rule", required_argument, NULL, OPTION_RULE },
         { "uid", required_argument, NULL, OPTION_UID },
         { "gid", required_argument, NULL, OPTION_GID },
@@ -44,7 +46,8 @@ const char tenant_options_help[] =
         "Quotas, each a number with K, M, G or T, or unlimited:\n"
         "  --locked-bytes=SIZE    memory that devices can reach\n"
         "  --registered-bytes=SIZE\n"
-        "  --mappings=N --domains=N --memory-objects=N --sessions=N --devices=N\n"
+        "  --table-bytes=SIZE     kernel memory that its mappings cause\n"
+        "  --mappings=N --domains=N --windows=N --memory-objects=N --sessions=N --devices=N\n"
         "Who the tenant is:\n"
         "  --uid=UID --gid=GID --cgroup=PREFIX\n"
         "                         one rule; what is given must all fit\n"

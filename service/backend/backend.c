@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "backend/backend_ops.h"
+#include "backend/backend_windows.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 
@@ -34,6 +35,7 @@ int container_open(struct backend_open *o, struct container **ret, struct refusa
                 return -1;
         c->ops = ops;
         mapping_set_init(&c->mappings);
+        windows_init(c);
         *ret = c;
         return 0;
 }
@@ -58,15 +60,14 @@ void container_info(const struct container *c, struct container_info *ret) {
 
 /* --- checks -------------------------------------------------------------------------------------------------------*/
 
-static int check_aligned(const struct container *c, const char *what, uint64_t value, struct refusal *r) {
-        uint64_t page = page_mask_smallest(c->info.page_sizes), below = value & ~(page - 1), above;
+static int check_aligned(uint64_t page, const char *what, uint64_t value, struct refusal *r) {
+        uint64_t below = value & ~(page - 1), above;
 
         if (value == below)
                 return 0;
         if (ADD_OVERFLOW(below, page, &above))
                 above = below;          /* nothing above can be written down */
-        refuse(r, REFUSAL_UNALIGNED, "%s 0x%" PRIx64 " is not a multiple of the smallest IOMMU page, 0x%" PRIx64, what,
-               value, page);
+        refuse(r, REFUSAL_UNALIGNED, "%s 0x%" PRIx64 " is not a multiple of the IOMMU page, 0x%" PRIx64, what, value, page);
         r->limit = page;
         r->asked = value;
         r->nearest_below = below;
@@ -74,12 +75,21 @@ static int check_aligned(const struct container *c, const char *what, uint64_t v
         return -1;
 }
 
+/* The page that an address is translated with: its window's, or the smallest. */
+static uint64_t page_at(const struct container *c, uint64_t iova) {
+        const struct backend_window *w = windows_at(c, iova);
+
+        return w ? UINT64_C(1) << w->page_shift : page_mask_smallest(c->info.page_sizes);
+}
+
 /* What map and unmap have in common: a range of whole pages that does not pass 2^64. */
 static int check_range(const struct container *c, uint64_t iova, uint64_t length, struct iova_range *ret,
                        struct refusal *r) {
+        uint64_t page = page_at(c, iova);
+
         if (length == 0)
                 return refuse(r, REFUSAL_ZERO_LENGTH, "the length at IOVA 0x%" PRIx64 " is zero", iova);
-        if (check_aligned(c, "IOVA", iova, r) < 0 || check_aligned(c, "length", length, r) < 0)
+        if (check_aligned(page, "IOVA", iova, r) < 0 || check_aligned(page, "length", length, r) < 0)
                 return -1;
         if (!iova_range_make(iova, length, ret))
                 return refuse(r, REFUSAL_RANGE_WRAPS,
@@ -88,14 +98,32 @@ static int check_range(const struct container *c, uint64_t iova, uint64_t length
         return 0;
 }
 
-/* The memory side. vaddr comes from mmap, so the host's page is all the alignment that can be asked of it. */
+/* A page of the window is one page of memory or a part of one: the kernel would translate past the end of a smaller. */
+static int check_memory_page(const struct backend_mapping *m, uint64_t page, uint64_t host_page, struct refusal *r) {
+        uint64_t memory_page = m->memory_page ? m->memory_page : host_page;
+
+        if (memory_page >= page)
+                return 0;
+        refuse(r, REFUSAL_MEMORY_PAGE_SIZE,
+               "the window at IOVA 0x%" PRIx64 " has pages of 0x%" PRIx64 " bytes, the memory is made of pages of 0x%" PRIx64
+               "; use memory of huge pages (hugetlb) at least that large, or a window of smaller pages", m->iova, page,
+               memory_page);
+        r->limit = page;
+        r->asked = memory_page;
+        return -1;
+}
+
+/* The memory side. vaddr comes from mmap: without windows the host's page is all the alignment that can be asked of it,
+ * in a window the memory's pages are as large as the window's. */
 static int check_memory(const struct container *c, const struct backend_mapping *m, struct refusal *r) {
-        uint64_t host_page = (uint64_t)sysconf(_SC_PAGESIZE), page = page_mask_smallest(c->info.page_sizes);
-        uint64_t vaddr_align = page < host_page ? page : host_page, last;
+        uint64_t host_page = (uint64_t)sysconf(_SC_PAGESIZE), page = page_at(c, m->iova);
+        uint64_t vaddr_align = page < host_page || windows_own(c) ? page : host_page, last;
 
         if (m->access == 0 || (m->access & ~(BACKEND_ACCESS_READ | BACKEND_ACCESS_WRITE)))
                 return refuse(r, REFUSAL_BAD_ACCESS, "access 0x%" PRIx32 " is not read, write or both", m->access);
-        if (check_aligned(c, "offset", m->offset, r) < 0)
+        if (check_aligned(page, "offset", m->offset, r) < 0)
+                return -1;
+        if (windows_own(c) && check_memory_page(m, page, host_page, r) < 0)
                 return -1;
         if ((uintptr_t)m->vaddr & (vaddr_align - 1))
                 return refuse(r, REFUSAL_UNALIGNED, "the memory is not mapped at a page boundary");
@@ -122,7 +150,7 @@ static int refuse_reserved(struct iova_range before, struct iova_range after, st
         return -1;
 }
 
-static int check_aperture(const struct container *c, struct iova_range range, struct refusal *r) {
+static int check_ranges(const struct container *c, struct iova_range range, struct refusal *r) {
         const struct container_info *i = &c->info;
 
         if (i->n_ranges == 0 || range.first < i->ranges[0].first || range.last > i->ranges[i->n_ranges - 1].last) {
@@ -143,6 +171,12 @@ static int check_aperture(const struct container *c, struct iova_range range, st
                         return refuse_reserved(i->ranges[n], i->ranges[n + 1], range, r);
         }
         return 0;       /* not reached: the range begins in or before the last of the ranges */
+}
+
+static int check_place(const struct container *c, struct iova_range range, struct refusal *r) {
+        if (windows_own(c))
+                return windows_find(c, range, r) ? 0 : -1;
+        return check_ranges(c, range, r);
 }
 
 static int check_free(struct container *c, struct iova_range range, struct refusal *r) {
@@ -189,7 +223,7 @@ int container_map(struct container *c, const struct backend_mapping *m, struct r
         struct iova_range range;
         struct mapping *record;
 
-        if (check_range(c, m->iova, m->length, &range, r) < 0 || check_aperture(c, range, r) < 0 ||
+        if (check_range(c, m->iova, m->length, &range, r) < 0 || check_place(c, range, r) < 0 ||
             check_memory(c, m, r) < 0 || check_free(c, range, r) < 0)
                 return -1;
         record = mapping_set_add(&c->mappings, range);
@@ -222,6 +256,10 @@ int container_unmap_all(struct container *c, struct refusal *r) {
                 return -1;
         mapping_set_clear(&c->mappings);
         return 0;
+}
+
+int container_revoker_fd(struct container *c, int *ret_fd, struct refusal *r) {
+        return c->ops.revoker_fd(c, ret_fd, r);
 }
 
 /* --- devices ------------------------------------------------------------------------------------------------------*/

@@ -28,6 +28,26 @@ static int default_unmap_all(struct container *c, struct refusal *r) {
         return refuse(r, REFUSAL_UNSUPPORTED, "the %s backend cannot unmap", c->ops.name);
 }
 
+static int default_window_create(struct container *c, const struct backend_window *want, struct backend_window *ret,
+                                 struct refusal *r) {
+        (void)want;
+        (void)ret;
+        return refuse(r, REFUSAL_UNSUPPORTED, "the %s backend cannot create windows", c->ops.name);
+}
+
+static int default_window_remove(struct container *c, const struct backend_window *w, struct refusal *r) {
+        (void)w;
+        return refuse(r, REFUSAL_UNSUPPORTED, "the %s backend cannot remove windows", c->ops.name);
+}
+
+/* Most need none: the broker's keepers can revoke, or the translation dies with this process. */
+static int default_revoker_fd(struct container *c, int *ret_fd, struct refusal *r) {
+        (void)c;
+        (void)r;
+        *ret_fd = -1;
+        return 0;
+}
+
 static int default_device_open(struct container *c, const char *name, struct device **ret, struct refusal *r) {
         (void)ret;
         return refuse(r, REFUSAL_UNSUPPORTED, "the %s backend has no devices, '%s' was asked for", c->ops.name, name);
@@ -57,6 +77,9 @@ void backend_ops_complete(const struct backend_ops *ops, struct backend_ops *ret
                 OR_DEFAULT(map),
                 OR_DEFAULT(unmap),
                 OR_DEFAULT(unmap_all),
+                OR_DEFAULT(window_create),
+                OR_DEFAULT(window_remove),
+                OR_DEFAULT(revoker_fd),
                 OR_DEFAULT(device_open),
                 OR_DEFAULT(device_close),
                 OR_DEFAULT(device_keeper_fd),

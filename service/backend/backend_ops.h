@@ -22,6 +22,14 @@ struct backend_ops {
         int (*unmap)(struct container *c, struct iova_range range, struct refusal *r);
         int (*unmap_all)(struct container *c, struct refusal *r);
 
+        /* Where windows are the backend's own. create: size, page, levels and number are checked, levels is what was
+         * asked for (0: choose); *ret may begin elsewhere than want->start, then the wrapper undoes it. remove: *w exists
+         * and is empty. */
+        int (*window_create)(struct container *c, const struct backend_window *want, struct backend_window *ret,
+                             struct refusal *r);
+        int (*window_remove)(struct container *c, const struct backend_window *w, struct refusal *r);
+        int (*revoker_fd)(struct container *c, int *ret_fd, struct refusal *r);
+
         int (*device_open)(struct container *c, const char *name, struct device **ret, struct refusal *r);
         void (*device_close)(struct device *d);
         int (*device_keeper_fd)(struct device *d, int *ret_fd, struct refusal *r);
@@ -33,6 +41,8 @@ struct container {
         struct container_info info;             /* does not change while the container lives */
         struct mapping_set mappings;            /* exactly what the translation holds */
         struct device *devices;                 /* open ones, singly linked */
+        struct backend_window windows[BACKEND_WINDOWS_MAX];     /* those that exist, by start */
+        uint32_t n_windows;
 };
 
 struct device {
@@ -43,6 +53,7 @@ struct device {
 
 extern const struct backend_ops soft_ops;
 extern const struct backend_ops vfio_type1_ops;
+extern const struct backend_ops vfio_spapr_ops;
 
 /* The table of a kind, NULL if there is no such backend. */
 const struct backend_ops *backend_select(enum backend_kind kind);

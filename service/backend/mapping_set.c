@@ -27,6 +27,7 @@ struct mapping *mapping_set_add(struct mapping_set *s, struct iova_range range) 
         if (!m)
                 return NULL;
         m->range = range;
+        m->backend = NULL;
         RB_INSERT(mapping_tree, &s->tree, m);
         s->count++;
         return m;
@@ -44,4 +45,12 @@ struct mapping *mapping_set_find(struct mapping_set *s, struct iova_range range)
         struct mapping *m = RB_NFIND(mapping_tree, &s->tree, &key);
 
         return m && m->range.first <= range.last ? m : NULL;
+}
+
+struct mapping *mapping_set_first(struct mapping_set *s) {
+        return RB_MIN(mapping_tree, &s->tree);
+}
+
+struct mapping *mapping_set_next(struct mapping *m) {
+        return RB_NEXT(mapping_tree, NULL, m);
 }

@@ -17,6 +17,7 @@ struct mapping {
         struct pool_item item;
         RB_ENTRY(mapping) link;
         struct iova_range range;
+        void *backend;                  /* whatever the backend keeps with a mapping; NULL in a new one */
 };
 
 RB_HEAD(mapping_tree, mapping);
@@ -36,3 +37,6 @@ void mapping_set_remove(struct mapping_set *s, struct mapping *m);
 
 /* The lowest mapping that shares a byte with range, or NULL. */
 struct mapping *mapping_set_find(struct mapping_set *s, struct iova_range range);
+
+struct mapping *mapping_set_first(struct mapping_set *s);         /* by address; NULL when there is none */
+struct mapping *mapping_set_next(struct mapping *m);

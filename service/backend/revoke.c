@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/vfio.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -41,6 +42,28 @@ int vfio_open_group(const char *vfio_dir, unsigned group, int *ret_fd) {
         return open_node(vfio_dir, name, ret_fd);
 }
 
+#ifdef __powerpc64__
+#define VFIO_KIND_OF_ARCHITECTURE BACKEND_VFIO_SPAPR
+#else
+#define VFIO_KIND_OF_ARCHITECTURE BACKEND_VFIO_TYPE1
+#endif
+
+static bool has_extension(int container_fd, unsigned long extension) {
+        return ioctl(container_fd, VFIO_CHECK_EXTENSION, extension) > 0;
+}
+
+enum backend_kind vfio_kind(const char *vfio_dir) {
+        _cleanup_close_ int fd = -1;
+
+        if (vfio_open_container(vfio_dir, &fd) < 0)
+                return VFIO_KIND_OF_ARCHITECTURE;
+        if (has_extension(fd, VFIO_TYPE1v2_IOMMU) || has_extension(fd, VFIO_TYPE1_IOMMU))
+                return BACKEND_VFIO_TYPE1;
+        if (has_extension(fd, VFIO_SPAPR_TCE_v2_IOMMU) || has_extension(fd, VFIO_SPAPR_TCE_IOMMU))
+                return BACKEND_VFIO_SPAPR;
+        return VFIO_KIND_OF_ARCHITECTURE;
+}
+
 /* Has an IOMMU type been set: without one no request for the IOMMU driver is understood. */
 static bool container_has_iommu(int container_fd) {
         struct vfio_iommu_type1_info info = { .argsz = sizeof info };
@@ -59,10 +82,27 @@ int revoke_container_fd(int container_fd) {
         return container_has_iommu(container_fd) ? -EINVAL : 0;
 }
 
+int revoke_by_revoker(int revoker_fd, int timeout_ms) {
+        struct pollfd p = { .fd = revoker_fd, .events = POLLIN };
+        int k = poll(&p, 1, timeout_ms);
+
+        if (revoker_fd < 0 || (k > 0 && (p.revents & (POLLNVAL | POLLERR))))
+                return -EBADF;
+        if (k <= 0)
+                return -EINPROGRESS;
+        return p.revents & POLLIN ? 0 : -ENOTRECOVERABLE;       /* the byte is left there: asking again is the same */
+}
+
 bool revoke_group_is_free(const char *vfio_dir, unsigned group) {
         _cleanup_close_ int fd = -1;
 
         return vfio_open_group(vfio_dir, group, &fd) == 0;
+}
+
+bool revoke_group_is_busy(const char *vfio_dir, unsigned group) {
+        _cleanup_close_ int fd = -1;
+
+        return vfio_open_group(vfio_dir, group, &fd) == -EBUSY;
 }
 
 /* --- recognising fds ----------------------------------------------------------------------------------------------*/
@@ -77,18 +117,29 @@ static bool fd_look(int fd, struct statx *ret) {
                statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, ret) == 0;
 }
 
-bool revoke_is_device_fd(int fd) {
-        static const char expected[] = "anon_inode:[vfio-device]";
-        char path[32], target[sizeof expected];
-        struct statx st;
+/* Does the link of /proc begin with this name? Asked first: every file with a path starts with '/', so nobody can give such
+ * a name to a file of his. */
+static bool fd_is_named(int fd, const char *name) {
+        char path[32], target[64];
+        size_t length = strlen(name);
         ssize_t n;
 
-        /* the name first: every file with a path starts with '/', so nobody can give this name to a file of his */
         (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
         n = readlink(path, target, sizeof target);
-        if (n != (ssize_t)sizeof expected - 1 || memcmp(target, expected, sizeof expected - 1) != 0)
-                return false;
-        return fd_look(fd, &st) && (st.stx_mode & S_IFMT) == 0;
+        return n >= (ssize_t)length && memcmp(target, name, length) == 0;
+}
+
+bool revoke_is_device_fd(int fd) {
+        struct statx st;
+
+        return fd_is_named(fd, "anon_inode:[vfio-device]") && fd_look(fd, &st) && (st.stx_mode & S_IFMT) == 0;
+}
+
+bool revoke_is_revoker_fd(int fd) {
+        struct statx st;
+
+        return fd_is_named(fd, "pipe:[") && fd_look(fd, &st) && S_ISFIFO(st.stx_mode) &&
+               (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY;
 }
 
 bool revoke_is_container_fd(int fd) {

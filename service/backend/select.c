@@ -7,6 +7,8 @@ const struct backend_ops *backend_select(enum backend_kind kind) {
                 return &soft_ops;
         case BACKEND_VFIO_TYPE1:
                 return &vfio_type1_ops;
+        case BACKEND_VFIO_SPAPR:
+                return &vfio_spapr_ops;
         default:
                 return NULL;
         }

@@ -9,117 +9,28 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "backend/backend_ops.h"
 #include "backend/soft_edu.h"
-#include "backend/soft_pgtable.h"
-#include "backend/soft_phys.h"
+#include "backend/soft_private.h"
 #include "util/cleanup.h"
 
 /*
  * The software IOMMU: the default where there is none in hardware. It keeps page tables like a real one
- * (soft_pgtable.h) and translates for software devices (soft_edu.h), which run in threads of this process.
+ * (soft_pgtable.h) and translates for software devices (soft_edu.h), which run in threads of this process. What it looks
+ * like is a personality (soft_personality.c); one of them has windows, each with tables of its own (soft_windows.c).
  *
  * Lock order: container's lock last. The device's lock is never held around it.
  */
-struct soft_container {
-        struct container base;
-        struct soft_personality personality;
-        pthread_mutex_t lock;           /* everything below: the domain's thread maps, device threads translate */
-        struct soft_pgtable tables;
-        struct soft_phys phys;
-        struct soft_fault faults[SOFT_FAULTS_KEPT];
-        uint64_t n_faults;
-        int copy_read, copy_write;      /* the pipe of copy_guarded() */
-        uint64_t host_page;
-};
-
 struct soft_device {
         struct device base;
         struct soft_edu *edu;
 };
-
-static struct soft_container *soft_of(struct container *c) {
-        return (struct soft_container *)c;      /* base is the first member */
-}
-
-/* --- personality --------------------------------------------------------------------------------------------------*/
-
-#define DEFAULT_PAGE_SIZES (UINT64_C(1) << 12 | UINT64_C(1) << 21 | UINT64_C(1) << 30)
-#define DEFAULT_APERTURE_LAST ((UINT64_C(1) << 48) - 1)
-#define DEFAULT_RESERVED_FIRST UINT64_C(0xfee00000)
-#define DEFAULT_RESERVED_LAST UINT64_C(0xfeefffff)
-#define DEFAULT_DMA_DELAY_US 1000U
-
-static struct soft_personality personality_complete(struct soft_personality p) {
-        if (p.page_sizes == 0)
-                p.page_sizes = DEFAULT_PAGE_SIZES;
-        if (p.aperture_last == 0)
-                p.aperture_last = DEFAULT_APERTURE_LAST;
-        if (p.reserved_first == 0 && p.reserved_last == 0) {
-                p.reserved_first = DEFAULT_RESERVED_FIRST;
-                p.reserved_last = DEFAULT_RESERVED_LAST;
-        }
-        if (p.max_mappings == 0)
-                p.max_mappings = UINT32_MAX;
-        if (p.dma_delay_us == 0)
-                p.dma_delay_us = DEFAULT_DMA_DELAY_US;
-        return p;
-}
-
-/* Adds what of [first, last] is whole pages. */
-static void add_range(struct container_info *i, uint64_t first, uint64_t last, uint64_t page) {
-        uint64_t begin, end;
-
-        if (first > last || ADD_OVERFLOW(first, page - 1, &begin))
-                return;
-        begin &= ~(page - 1);
-        end = ((last + 1) & ~(page - 1)) - 1; /* last + 1 may be 2^64, that is 0: then end is 2^64 - 1, as it should */
-        if (begin < end && end <= last)
-                i->ranges[i->n_ranges++] = (struct iova_range){ begin, end };
-}
-
-/* The usable ranges: the aperture without the reserved region (first > last: there is none). */
-static void personality_info(const struct soft_personality *p, struct container_info *ret) {
-        uint64_t page = page_mask_smallest(p->page_sizes);
-
-        *ret = (struct container_info){ .page_sizes = p->page_sizes, .max_mappings = p->max_mappings };
-        if (p->reserved_first > p->reserved_last || p->reserved_last < p->aperture_first ||
-            p->reserved_first > p->aperture_last) {
-                add_range(ret, p->aperture_first, p->aperture_last, page);
-                return;
-        }
-        if (p->reserved_first > p->aperture_first)
-                add_range(ret, p->aperture_first, p->reserved_first - 1, page);
-        if (p->reserved_last < p->aperture_last)
-                add_range(ret, p->reserved_last + 1, p->aperture_last, page);
-}
-
-static int personality_check(const struct soft_personality *p, struct container_info *ret, struct refusal *r) {
-        unsigned bits;
-
-        if (!soft_pgtable_expresses(p->page_sizes))
-                return refuse(r, REFUSAL_UNSUPPORTED,
-                              "the software IOMMU cannot express the page sizes 0x%" PRIx64
-                              ": the smallest must be 4K to 64K, the others those of its table levels",
-                              p->page_sizes);
-        bits = soft_pgtable_bits(p->page_sizes);
-        if (bits < 64 && p->aperture_last >> bits)
-                return refuse(r, REFUSAL_UNSUPPORTED,
-                              "the aperture ends at 0x%" PRIx64
-                              ", the software IOMMU has %u address bits with this page size",
-                              p->aperture_last, bits);
-        personality_info(p, ret);
-        if (ret->n_ranges == 0)
-                return refuse(r, REFUSAL_UNSUPPORTED, "the personality of the software IOMMU leaves no usable address");
-        return 0;
-}
 
 /* --- container ----------------------------------------------------------------------------------------------------*/
 
 static void soft_close(struct container *c) {
         struct soft_container *s = soft_of(c);
 
-        soft_pgtable_free(&s->tables);
+        soft_spaces_free(s);
         soft_phys_free(&s->phys);
         fd_close(s->copy_read);
         fd_close(s->copy_write);
@@ -128,12 +39,12 @@ static void soft_close(struct container *c) {
 }
 
 static int soft_open(struct backend_open *o, struct container **ret, struct refusal *r) {
-        struct soft_personality p = personality_complete(o->soft);
+        struct soft_personality p = soft_personality_complete(o->soft);
         struct container_info info;
         struct soft_container *s;
         int pipe_fds[2];
 
-        if (personality_check(&p, &info, r) < 0)
+        if (soft_personality_info(&p, &info, r) < 0)
                 return -1;
         s = calloc(1, sizeof *s);
         if (!s)
@@ -141,8 +52,8 @@ static int soft_open(struct backend_open *o, struct container **ret, struct refu
         *s = (struct soft_container){ .base.info = info, .personality = p, .copy_read = -1, .copy_write = -1 };
         s->host_page = (uint64_t)sysconf(_SC_PAGESIZE);
         pthread_mutex_init(&s->lock, NULL);
-        soft_phys_init(&s->phys, 63U - (unsigned)__builtin_clzll(p.page_sizes));
-        if (soft_pgtable_init(&s->tables, p.page_sizes) < 0) {
+        soft_phys_init(&s->phys, 63U - (unsigned)__builtin_clzll(info.page_sizes));
+        if (soft_spaces_init(s) < 0) {
                 soft_close(&s->base);
                 return refuse(r, REFUSAL_INTERNAL, "no memory for the page tables of a software IOMMU");
         }
@@ -160,25 +71,35 @@ static int soft_open(struct backend_open *o, struct container **ret, struct refu
 
 /* --- mappings -----------------------------------------------------------------------------------------------------*/
 
+/* What an address is translated to, as hardware would find it. */
+static bool translate(struct soft_container *s, uint64_t iova, struct soft_leaf *ret) {
+        const struct soft_space *space = soft_space_at(s, iova);
+
+        return space && soft_pgtable_walk(&space->tables, iova - space->range.first, ret);
+}
+
 /* Drops the holds of a range that is translated wholly, then its translation. */
 static void range_drop(struct soft_container *s, uint64_t iova, uint64_t length) {
+        struct soft_space *space = soft_space_at(s, iova);
         uint64_t done = 0;
 
         while (done < length) {
                 struct soft_leaf leaf = { 0 };
                 uint64_t left;
 
-                if (!soft_pgtable_walk(&s->tables, iova + done, &leaf))
+                if (!translate(s, iova + done, &leaf))
                         break;          /* cannot be: the range is translated */
                 left = soft_phys_left(&s->phys, leaf.phys);
                 soft_phys_drop(&s->phys, leaf.phys);
                 done += left < length - done ? left : length - done;
         }
-        soft_pgtable_remove(&s->tables, iova, length);
+        if (space)
+                soft_pgtable_remove(&space->tables, iova - space->range.first, length);
 }
 
 /* Maps what of a mapping lies in one window of its file. */
-static int map_piece(struct soft_container *s, const struct backend_mapping *m, uint64_t done, uint64_t length) {
+static int map_piece(struct soft_container *s, struct soft_space *space, const struct backend_mapping *m, uint64_t done,
+                     uint64_t length) {
         uint64_t phys, access = (m->access & BACKEND_ACCESS_READ ? SOFT_PTE_READ : 0) |
                                 (m->access & BACKEND_ACCESS_WRITE ? SOFT_PTE_WRITE : 0);
         int k;
@@ -186,7 +107,7 @@ static int map_piece(struct soft_container *s, const struct backend_mapping *m, 
         k = soft_phys_hold(&s->phys, (uintptr_t)m->vaddr + (uintptr_t)done, m->offset + done, &phys);
         if (k < 0)
                 return k;
-        k = soft_pgtable_insert(&s->tables, m->iova + done, phys, length, access);
+        k = soft_pgtable_insert(&space->tables, m->iova - space->range.first + done, phys, length, access);
         if (k < 0)
                 soft_phys_drop(&s->phys, phys);
         return k;
@@ -194,13 +115,17 @@ static int map_piece(struct soft_container *s, const struct backend_mapping *m, 
 
 static int soft_map(struct container *c, const struct backend_mapping *m, struct refusal *r) {
         struct soft_container *s = soft_of(c);
+        struct soft_space *space;
         uint64_t done = 0;
 
         LOCK_SCOPE(&s->lock);
+        space = soft_space_at(s, m->iova);
+        if (!space)
+                return refuse(r, REFUSAL_INTERNAL, "the software IOMMU has no tables for IOVA 0x%" PRIx64, m->iova);
         while (done < m->length) {
                 uint64_t left = soft_phys_left(&s->phys, m->offset + done);
                 uint64_t piece = left < m->length - done ? left : m->length - done;
-                int k = map_piece(s, m, done, piece);
+                int k = map_piece(s, space, m, done, piece);
 
                 if (k < 0) {
                         range_drop(s, m->iova, done);
@@ -229,7 +154,8 @@ static int soft_unmap_all(struct container *c, struct refusal *r) {
 
         (void)r;
         LOCK_SCOPE(&s->lock);
-        soft_pgtable_clear(&s->tables);
+        for (unsigned i = 0; i < s->n_spaces; i++)
+                soft_pgtable_clear(&s->spaces[i].tables);
         soft_phys_free(&s->phys);
         return 0;
 }
@@ -262,7 +188,7 @@ static size_t dma_slice(struct soft_container *s, uint64_t iova, void *buffer, s
         uint64_t left;
 
         LOCK_SCOPE(&s->lock);
-        if (!soft_pgtable_walk(&s->tables, iova, &leaf))
+        if (!translate(s, iova, &leaf))
                 fault = SOFT_FAULT_NOT_MAPPED;
         else if (!(leaf.access & (writes ? SOFT_PTE_WRITE : SOFT_PTE_READ)))
                 fault = writes ? SOFT_FAULT_NO_WRITE : SOFT_FAULT_NO_READ;
@@ -307,7 +233,7 @@ bool soft_lookup(struct container *c, uint64_t iova, uintptr_t *ret_host, uint32
         struct soft_leaf leaf;
 
         LOCK_SCOPE(&s->lock);
-        if (!soft_pgtable_walk(&s->tables, iova, &leaf))
+        if (!translate(s, iova, &leaf))
                 return false;
         *ret_host = soft_phys_host(&s->phys, leaf.phys);
         *ret_access = (leaf.access & SOFT_PTE_READ ? BACKEND_ACCESS_READ : 0) |
@@ -385,6 +311,8 @@ const struct backend_ops soft_ops = {
         .map = soft_map,
         .unmap = soft_unmap,
         .unmap_all = soft_unmap_all,
+        .window_create = soft_window_create,
+        .window_remove = soft_window_remove,
         .device_open = soft_device_open,
         .device_close = soft_device_close,
         .device_keeper_fd = soft_device_keeper_fd,

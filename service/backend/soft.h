@@ -12,6 +12,9 @@
  */
 struct soft_container;
 
+/* With SOFT_WINDOWS_SPAPR: where windows are created beside the initial one, as POWER does it. */
+#define SOFT_WINDOW_HIGH UINT64_C(0x800000000000000)
+
 /* Why a device did not get at memory. */
 enum soft_fault_reason {
         SOFT_FAULT_NOT_MAPPED = 1,      /* nothing is translated there, or the address is wider than the format */

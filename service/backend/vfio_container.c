@@ -90,12 +90,13 @@ static int container_join(struct vfio_container *v, unsigned iommu_type, struct 
         return iommu_set(v->fd, iommu_type, r);
 }
 
-int vfio_container_new(struct backend_open *o, unsigned iommu_type, struct vfio_container **ret, struct refusal *r) {
+int vfio_container_new(struct backend_open *o, size_t size, unsigned iommu_type, struct vfio_container **ret,
+                       struct refusal *r) {
         struct vfio_container *v;
 
         if (o->container_fd < 0 || o->group_fd < 0)
                 return refuse(r, REFUSAL_INTERNAL, "a VFIO container needs the container's and the group's fd");
-        v = calloc(1, sizeof *v);
+        v = calloc(1, size);
         if (!v)
                 return refuse(r, REFUSAL_INTERNAL, "no memory for a VFIO container");
         v->fd = fd_steal(&o->container_fd);

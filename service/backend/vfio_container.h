@@ -24,8 +24,10 @@ int vfio_ioctl(int fd, unsigned long request, void *argument);
 int vfio_refuse(struct refusal *r, int errnum, const char *what);
 
 /* Allocates *ret, takes both fds out of *o, puts the group into the container and sets the IOMMU type. base is zero.
+ * size: of the backend's own struct, which begins with a struct vfio_container; the rest of it is zero as well.
  * Undone by vfio_container_free(). */
-int vfio_container_new(struct backend_open *o, unsigned iommu_type, struct vfio_container **ret, struct refusal *r);
+int vfio_container_new(struct backend_open *o, size_t size, unsigned iommu_type, struct vfio_container **ret,
+                       struct refusal *r);
 
 /* Entries of a backend's table. */
 void vfio_container_free(struct container *c);

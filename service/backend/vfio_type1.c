@@ -104,7 +104,7 @@ static int type1_open(struct backend_open *o, struct container **ret, struct ref
         struct vfio_container *v;
         int k;
 
-        if (vfio_container_new(o, VFIO_TYPE1v2_IOMMU, &v, r) < 0)
+        if (vfio_container_new(o, sizeof *v, VFIO_TYPE1v2_IOMMU, &v, r) < 0)
                 return -1;
         k = info_get(v->fd, &info);
         if (k < 0) {

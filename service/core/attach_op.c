@@ -9,10 +9,12 @@
 #include "core/broker_private.h"
 #include "core/device.h"
 #include "core/domain.h"
+#include "core/domain_window.h"
 #include "core/holder_link.h"
 #include "core/op.h"
 #include "core/revocation.h"
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/log.h"
 #include "util/text.h"
 
@@ -49,6 +51,8 @@ static const struct quota_amounts one_device = { .of[RESOURCE_DEVICES] = 1 };
 struct attach_payload {
         struct link_attach message;
         struct ledger_attachment row;
+        bool has_window;
+        struct ledger_window window;    /* the default one, which follows the constraints */
 };
 
 static int write_intent(struct op *op, struct ledger *ledger, struct refusal *r) {
@@ -62,6 +66,8 @@ static int write_attach_settle(struct op *op, struct ledger *ledger, struct refu
         struct ledger_attachment row = p->row;
 
         row.state = LEDGER_LIVE;
+        if (p->has_window && ledger_window_put(ledger, &p->window, r) < 0)
+                return -1;
         return op->applied ? ledger_attachment_put(ledger, &row, r) : ledger_attachment_delete(ledger, row.id, r);
 }
 
@@ -70,15 +76,26 @@ static int write_detach_settle(struct op *op, struct ledger *ledger, struct refu
         struct ledger_attachment row = p->row;
 
         row.state = LEDGER_LIVE;
+        if (p->has_window && ledger_window_put(ledger, &p->window, r) < 0)
+                return -1;
         return op->applied ? ledger_attachment_delete(ledger, row.id, r) : ledger_attachment_put(ledger, &row, r);
 }
 
-static void set_info(struct domain *d, const struct container_info *info) {
+/* Windows of the IOMMU's own outlive its containers: the holder makes them anew in the next one. */
+static void set_info(struct op *op, struct domain *d, const struct container_info *info) {
+        struct attach_payload *p = op_payload(op);
+        const struct window *w;
+
         d->has_info = info->n_ranges > 0;
         if (d->has_info)
                 d->info = *info;
-        else
+        else if (d->info.windows.max_windows == 0)
                 constraints_default(d->session->broker, &d->info);
+        domain_windows_follow(d);
+        w = domain_default_window(d);
+        p->has_window = w != NULL;
+        if (w)
+                window_fill_row(w, d->id, &p->window);
 }
 
 /* Keeps what revokes, then allows the holder to give the client its fd. */
@@ -89,11 +106,13 @@ static void attached(struct op *op, const struct link_result *result, int *fd) {
 
         if (*fd >= 0)
                 lease_keep_device(s->broker, a->group, fd_steal(fd));
+        FAILPOINT(attach_kept);
         a->state = LEDGER_LIVE;
-        set_info(a->domain, &result->info);
+        set_info(op, a->domain, &result->info);
         op->answer.info = a->domain->info;
         if (s->link)
                 holder_link_post(s->link, LINK_ATTACH_ACK, 0, a->domain->id, &ack, sizeof ack, NULL, 0);
+        FAILPOINT(attach_acked);
         broker_audit(s->broker, "device.leased", &s->peer, a->device);
 }
 
@@ -105,9 +124,19 @@ static int prepare_attach(struct op *op, struct refusal *r) {
         if (lease_take(op->session->broker, op->session, a->domain->id, a->group, a->device, &fresh, &op->fds[0], &op->fds[1],
                        r) < 0)
                 return -1;
+        FAILPOINT(lease_taken);
         op->of.attach.leased = true;
         op->n_fds = op->fds[0] >= 0 && op->fds[1] >= 0 ? 2 : 0;
         return 0;
+}
+
+static void take_away(struct session *s, struct attachment *a) {
+        struct domain *d = a->domain;
+        struct refusal ignored;
+
+        attachment_remove(s, a);
+        (void)domain_charge_window_tables(d, &ignored);         /* less than before */
+        quota_refund(&s->tenant->account, &one_device);
 }
 
 static void finish_attach(struct op *op, struct link_result *result, int *fd) {
@@ -129,8 +158,7 @@ static void finish_attach(struct op *op, struct link_result *result, int *fd) {
                 attached(op, result, fd);
         else {
                 op->of.attach.drop_lease = op->of.attach.leased;
-                attachment_remove(s, a);
-                quota_refund(&s->tenant->account, &one_device);
+                take_away(s, a);
         }
 }
 
@@ -154,7 +182,8 @@ struct attach_admission {
 };
 
 /* With the session's lock held: the object and the charge. The lease is taken later, without the lock. */
-static struct op *admit_attach(struct session *s, const void *request, struct refusal *r) {
+static struct op *admit_attach(struct session *s, const void *request, struct answer *ret,
+                               struct refusal *r) {
         const struct attach_admission *admission = request;
         const struct attach_request *req = admission->request;
         struct domain *d = session_find_domain(s, req->domain, r);
@@ -162,6 +191,7 @@ static struct op *admit_attach(struct session *s, const void *request, struct re
         struct attachment *a;
         struct op *op;
 
+        (void)ret;
         if (!d || domain_is_usable(d, r) < 0)
                 return NULL;
         for (a = s->attachments; a; a = a->hh.next)
@@ -179,6 +209,11 @@ static struct op *admit_attach(struct session *s, const void *request, struct re
                         op_unref(op);
                 quota_refund(&s->tenant->account, &one_device);
                 refuse(r, REFUSAL_INTERNAL, "out of memory");
+                return NULL;
+        }
+        if (domain_charge_window_tables(d, r) < 0) {
+                op_unref(op);
+                take_away(s, a);
                 return NULL;
         }
         d->busy++;
@@ -238,19 +273,20 @@ static void finish_detach(struct op *op, struct link_result *result, int *fd) {
                 a->state = LEDGER_LIVE;
                 return;
         }
-        set_info(a->domain, &result->info);
+        set_info(op, a->domain, &result->info);
         broker_audit(s->broker, "device.returned", &s->peer, a->device);
-        attachment_remove(s, a);
+        take_away(s, a);
         op->of.attach.drop_lease = true;
-        quota_refund(&s->tenant->account, &one_device);
 }
 
-static struct op *admit_detach(struct session *s, const void *request, struct refusal *r) {
+static struct op *admit_detach(struct session *s, const void *request, struct answer *ret,
+                               struct refusal *r) {
         const struct detach_request *req = request;
         struct attachment *a = session_find_attachment(s, req->attachment, r);
         struct attach_payload *p;
         struct op *op;
 
+        (void)ret;
         if (!a)
                 return NULL;
         op = op_new(s, LEDGER_OP_DETACH, LINK_DETACH, sizeof *p);

@@ -11,8 +11,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/adopt.h"
 #include "core/broker_private.h"
 #include "core/holder_link.h"
+#include "core/host.h"
 #include "core/housekeeping.h"
 #include "core/recover.h"
 #include "core/revocation.h"
@@ -31,6 +33,7 @@ int broker_new(struct ledger *ledger, const struct broker_options *options, stru
         b->started_ms = monotonic_ms();
         pthread_mutex_init(&b->lock, NULL);
         pthread_mutex_init(&b->lease_lock, NULL);
+        host_init(b, options->host_limit);
         b->journal = journal_new(ledger);
         b->discarder = discarder_new(options->holder_program);
         if (!b->journal || !b->discarder) {
@@ -100,20 +103,23 @@ static void leave_holders(struct broker *b) {
         _cleanup_free_ struct session **list = broker_sessions(b, &n);
 
         for (size_t i = 0; list && i < n; i++) {
-                struct quota_amounts charges = { 0 };
                 struct holder_link *link;
+                bool revoking;
 
                 pthread_mutex_lock(&list[i]->lock);
                 link = list[i]->link;
                 list[i]->link = NULL;
-                if (!list[i]->revoking)
-                        session_charges(list[i], &charges);
+                revoking = list[i]->revoking;
                 list[i]->revoking = true;       /* from now on a lost link means nothing */
                 pthread_mutex_unlock(&list[i]->lock);
-                /* What it owns is charged again by the next service; here the balances must come out at zero. */
-                quota_refund(&list[i]->tenant->account, &charges);
                 if (link)
                         holder_link_close(link, REFUSAL_RECOVERING, "the service is stopping");
+                lazy_drop_session(list[i]);
+                /* What it owns is charged again by the next service; here the balances must come out at zero. */
+                pthread_mutex_lock(&list[i]->lock);
+                if (!revoking)
+                        session_refund(list[i]);
+                pthread_mutex_unlock(&list[i]->lock);
                 holder_link_unref(link);
                 session_unregister(list[i]);
                 session_unref(list[i]);
@@ -149,6 +155,7 @@ struct broker *broker_free(struct broker *b) {
         b->loop = loop_free(b->loop);
         lease_free_all(b);
         tenant_free_all(b);
+        quota_account_clear(&b->host);
         b->discarder = discarder_free(b->discarder);
         b->link_listener = fd_close(b->link_listener);
         pthread_mutex_destroy(&b->lock);
@@ -187,7 +194,14 @@ static int count_device(const struct device_view *v, void *arg) {
 }
 
 const char *broker_backend_name(struct broker *b) {
-        return b->options.backend == BACKEND_SOFT ? "soft" : "vfio-type1";
+        switch (b->options.backend) {
+        case BACKEND_SOFT:
+                return "soft";
+        case BACKEND_VFIO_SPAPR:
+                return "vfio-spapr";
+        default:
+                return "vfio-type1";
+        }
 }
 
 void broker_status(struct broker *b, struct status_view *ret) {
@@ -196,7 +210,10 @@ void broker_status(struct broker *b, struct status_view *ret) {
         memset(ret, 0, sizeof *ret);
         ret->version = IOMMUD_VERSION;
         ret->backend = broker_backend_name(b);
-        ret->state = atomic_load(&b->stopping) ? "stopping" : atomic_load(&b->recovering) ? "recovering" : "serving";
+        ret->state = ledger_is_damaged(b->ledger)     ? "ledger damaged"
+                     : atomic_load(&b->stopping)   ? "stopping"
+                     : atomic_load(&b->recovering) ? "recovering"
+                                                   : "serving";
         ret->ledger_path = b->options.ledger_path;
         ret->uptime_seconds = (monotonic_ms() - b->started_ms) / 1000;
         domain_list(b, NULL, 0, SIZE_MAX, count, ret);

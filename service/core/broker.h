@@ -19,7 +19,7 @@
  *   session->lock     everything that a session owns (domains, mappings, memory, attachments, operations)
  *   broker->lease_lock  which device is lent to whom, keepers
  *   holder_link->lock   operations in flight on one link
- *   quota_account->lock, journal->lock    leaves
+ *   quota_account->lock of a tenant, then of the host; journal->lock    leaves
  *
  * No lock is held across I/O, an ioctl, or a reply. holder_link->read_lock (who reads a link) is taken with none of the
  * above held, and the others may be taken below it.
@@ -40,8 +40,10 @@ struct broker_options {
         uint32_t holder_gid;            /* group of link_socket and of holders; UINT32_MAX: none */
         uint32_t max_sessions, starts_per_second;
         uint32_t register_deadline_ms, operation_deadline_ms, unclaimed_seconds, recover_seconds, orphan_seconds;
+        uint64_t lazy_mappings, lazy_bytes, lazy_ms;    /* a lazy domain is flushed when so much waits, or so long */
         struct soft_personality soft;
         uint64_t default_quota[_RESOURCE_N];
+        const uint64_t *host_limit;     /* _RESOURCE_N limits of all tenants together, copied; NULL: none */
         size_t n_soft_devices;
         char soft_devices[BROKER_SOFT_DEVICES_MAX][BACKEND_DEVICE_NAME_MAX];
         size_t n_file_tenants;
@@ -59,6 +61,7 @@ int broker_start(struct broker *b, struct refusal *r);
 
 /* SIGHUP: tenants of the configuration file may have changed. Tenants that are gone from it refuse new sessions. */
 int broker_reload(struct broker *b, const struct ledger_tenant *file_tenants, size_t n, struct refusal *r);
+void broker_set_host_limits(struct broker *b, const uint64_t limit[_RESOURCE_N]);
 
 /* Stops the threads. Holders and their DMA go on: the next broker takes over. end_sessions: end them all first (the
  * embedded default, where nobody comes after us). */

@@ -18,12 +18,14 @@ struct broker {
         struct loop *loop;
         int link_listener;              /* where holders come back */
         uint64_t started_ms;
-        uint64_t recover_until_ms;
+        _Atomic uint64_t recover_until_ms;
         atomic_bool recovering;         /* sessions of a former life are still out: no new lease */
         atomic_bool stopping;
         atomic_uint revocations;        /* threads under way (core/revocation.c) */
+        atomic_uint lingering;          /* those of them that wait for nobody of ours: orphans to be let go */
         struct discarder *discarder;    /* refused connections (core/discarder.c) */
         const char *degraded[8];
+        struct quota_account host;      /* of all tenants together: their accounts' host */
 
         pthread_mutex_t lock;           /* protects what follows */
         struct tenant *tenants;         /* uthash by name */

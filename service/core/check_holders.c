@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "core/broker_private.h"
+#include "core/change_private.h"
 #include "core/holder_link.h"
 #include "core/recover.h"
 #include "core/recovery.h"
@@ -60,22 +61,56 @@ static void report(struct finding *f, const char *format, uint64_t session, uint
         f->each(&v, f->arg);
 }
 
+static void expect(struct session *s, const struct domain *d, const struct link_map_entry *entry, struct finding *f) {
+        struct dumped_mapping *there = recovery_find_exact(s->check, d->id, entry);
+
+        if (there)
+                there->explained = true;
+        else
+                report(f, "session %" PRIu64 ", domain %" PRIu64 ": what is mapped at 0x%" PRIx64
+                          " is in the ledger, and not, or otherwise, in its holder", s->id, d->id, entry->iova);
+}
+
+/* Where the holder has windows at all. */
+static void compare_windows(struct session *s, const struct domain *d, struct finding *f) {
+        const struct dumped_domain *there = recovery_find_domain(s->check, d->id);
+        size_t found = 0;
+
+        if (!there || !there->d.has_windows)
+                return;
+        for (size_t i = 0; i < s->check->n_windows; i++) {
+                const struct link_window *w = &s->check->windows[i].w;
+                const struct window *ours = window_set_at(&d->windows, w->start);
+
+                if (s->check->windows[i].domain != d->id)
+                        continue;
+                if (ours && ours->range.first == w->start && iova_range_length(ours->range) == w->size)
+                        found++;
+                else
+                        report(f, "session %" PRIu64 ", domain %" PRIu64 ": its holder has a window at 0x%" PRIx64
+                                  " that no row explains", s->id, d->id, w->start);
+        }
+        if (found != d->windows.n)
+                report(f, "session %" PRIu64 ", domain %" PRIu64 ": %" PRIu64 " of its windows are not in its holder", s->id, d->id,
+                       d->windows.n - found);
+}
+
 /* Session's lock held, nothing in flight. */
 static void compare(struct session *s, struct finding *f) {
         static const struct iova_range all = { 0, UINT64_MAX };
+        struct link_map_entry entry;
 
         recovery_sort(s->check);
-        for (struct domain *d = s->domains; d; d = d->hh.next)
-                for (struct mapping *m = mapping_set_find(&d->mappings, all); m; m = mapping_set_next(&d->mappings, m)) {
-                        struct dumped_mapping *there = recovery_find_mapping(s->check, d->id, m->range.first);
-
-                        if (there && there->m.length == iova_range_length(m->range) && there->m.memory == m->memory->id &&
-                            there->m.offset == m->offset && there->m.access == m->access)
-                                there->explained = true;
-                        else
-                                report(f, "session %" PRIu64 ", domain %" PRIu64 ": the mapping at 0x%" PRIx64
-                                          " is in the ledger, and not, or otherwise, in its holder", s->id, d->id, m->range.first);
+        for (struct domain *d = s->domains; d; d = d->hh.next) {
+                for (struct mapping *m = mapping_set_find(&d->mappings, all); m; m = mapping_set_next(&d->mappings, m))
+                        if (mapping_body_entry(m, &entry))
+                                expect(s, d, &entry, f);
+                for (struct shared_page *p = shared_page_from(&d->pages, 0); p; p = shared_page_next(&d->pages, p)) {
+                        entry = shared_page_entry(p, shared_page_union(p));
+                        expect(s, d, &entry, f);
                 }
+                compare_windows(s, d, f);
+        }
         for (size_t i = 0; i < s->check->n_mappings; i++)
                 if (!s->check->mappings[i].explained)
                         report(f, "session %" PRIu64 ", domain %" PRIu64 ": its holder has a mapping at 0x%" PRIx64
@@ -85,10 +120,11 @@ static void compare(struct session *s, struct finding *f) {
 /* 1: compared; 0: it changed meanwhile, or there is nothing to compare. */
 static int check_one(struct session *s, struct finding *f) {
         int result = 0;
+        struct refusal r;
         unsigned before;
         LOCK_SCOPE(&s->lock);
 
-        if (s->stage != SESSION_LIVE || s->check || atomic_load(&s->in_flight) > 0)
+        if (s->stage != SESSION_LIVE || s->check || ledger_ids_ready(s->broker->ledger, &r) < 0 || atomic_load(&s->in_flight) > 0)
                 return 0;
         s->check = recovery_new();
         if (!s->check)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/revoke.h"
 #include "core/bind_client.h"
 #include "core/broker_private.h"
 #include "core/domain.h"
@@ -91,6 +92,24 @@ int device_list(struct broker *b, struct session *s, int (*each)(const struct de
         }
         inventory_clear(&inventory);
         return result;
+}
+
+static int adopt_if_busy(const struct device_view *v, void *arg) {
+        struct broker *b = arg;
+
+        if (strcmp(v->state, "free") == 0 && revoke_group_is_busy(b->options.vfio_directory, v->group)) {
+                log_warning("device %s (IOMMU group %u) is in use by a process that is none of ours: not lent until it is closed",
+                            v->name, v->group);
+                lease_adopt_orphan(b, "", v->group, v->name);
+        }
+        return 0;
+}
+
+void device_find_orphans(struct broker *b) {
+        struct refusal r;
+
+        if (b->options.backend != BACKEND_SOFT && device_list(b, NULL, adopt_if_busy, b, &r) < 0)
+                log_warning("devices cannot be looked at: %s", r.text);
 }
 
 struct search {

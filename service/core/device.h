@@ -10,6 +10,10 @@
 int device_find_usable(struct broker *b, struct tenant *tenant, const char *name, uint32_t *ret_group,
                        struct refusal *r);
 
+/* After a restart: devices that nobody of ours holds and the kernel does not give out are in use by somebody whom we cannot
+ * reach: they are orphans from now on (I12). No lock held: opens groups. */
+void device_find_orphans(struct broker *b);
+
 /* Session's lock held. */
 struct attachment *attachment_add(struct session *s, struct domain *d, uint64_t id, const char *device, uint32_t group,
                                   enum ledger_object_state state);

@@ -7,13 +7,15 @@
 #include <unistd.h>
 
 #include "core/broker_private.h"
+#include "core/change.h"
 #include "core/device.h"
+#include "core/domain_window.h"
 #include "core/op.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 #include "util/text.h"
 
-struct domain *domain_add(struct session *s, uint64_t id, const char *label, enum ledger_object_state state) {
+struct domain *domain_add(struct session *s, uint64_t id, const char *label, bool lazy, enum ledger_object_state state) {
         struct domain *d = calloc(1, sizeof *d);
 
         if (!d)
@@ -22,7 +24,13 @@ struct domain *domain_add(struct session *s, uint64_t id, const char *label, enu
         d->session = s;
         d->state = state;
         text_copy(d->label, sizeof d->label, label);
+        constraints_default(s->broker, &d->info);
+        window_set_init(&d->windows);
         mapping_set_init(&d->mappings);
+        d->mappings.windows = &d->windows;
+        shared_page_set_init(&d->pages);
+        table_pages_init(&d->tables, page_mask_smallest(d->info.page_sizes));
+        lazy_init(d, lazy);
         HASH_ADD(hh, s->domains, id, sizeof d->id, d);
         return d;
 }
@@ -32,9 +40,16 @@ void domain_remove(struct domain *d) {
 
         for (struct mapping *m = mapping_set_find(&d->mappings, all); m; m = mapping_set_next(&d->mappings, m))
                 m->memory->mappings--;
-        mapping_set_clear(&d->mappings);
+        domain_clear(d);
         HASH_DEL(d->session->domains, d);
         free(d);
+}
+
+void domain_clear(struct domain *d) {
+        mapping_set_clear(&d->mappings);
+        window_set_clear(&d->windows);
+        shared_page_set_clear(&d->pages);
+        table_pages_clear(&d->tables);
 }
 
 const struct container_info *domain_constraints(const struct domain *d) {
@@ -64,64 +79,47 @@ const char *object_state_name(enum ledger_object_state state) {
         }
 }
 
-/* Adds what of [first, last] is whole pages. */
-static void add_range(struct container_info *i, uint64_t first, uint64_t last) {
-        uint64_t page = page_mask_smallest(i->page_sizes), begin, end;
-
-        if (first > last || ADD_OVERFLOW(first, page - 1, &begin))
-                return;
-        begin &= ~(page - 1);
-        end = ((last + 1) & ~(page - 1)) - 1;   /* last + 1 may be 2^64, that is 0: then end is 2^64 - 1, as it should */
-        if (begin < end && end <= last)
-                i->ranges[i->n_ranges++] = (struct iova_range){ begin, end };
-}
-
-/* The same that backend/soft.c will answer when a device is attached (tests/errors/test_personality.c compares): the aperture
- * without the reserved region. */
-static void add_soft_ranges(const struct soft_personality *p, struct container_info *ret) {
-        if (p->reserved_first > p->reserved_last || p->reserved_last < p->aperture_first ||
-            p->reserved_first > p->aperture_last) {
-                add_range(ret, p->aperture_first, p->aperture_last);
-                return;
-        }
-        if (p->reserved_first > p->aperture_first)
-                add_range(ret, p->aperture_first, p->reserved_first - 1);
-        if (p->reserved_last < p->aperture_last)
-                add_range(ret, p->reserved_last + 1, p->aperture_last);
-}
-
 void constraints_default(struct broker *b, struct container_info *ret) {
-        const struct soft_personality *p = &b->options.soft;
+        struct refusal r;
 
         memset(ret, 0, sizeof *ret);
-        ret->max_mappings = UINT32_MAX;
         if (b->options.backend != BACKEND_SOFT) {
                 /* Nothing is known before a group is attached; type1's granularity is the host's page size. */
+                ret->max_mappings = UINT32_MAX;
                 ret->page_sizes = ~((uint64_t)sysconf(_SC_PAGESIZE) - 1);
                 ret->ranges[ret->n_ranges++] = (struct iova_range){ 0, UINT64_MAX };
-                return;
-        }
-        ret->page_sizes = p->page_sizes;
-        if (p->max_mappings)
-                ret->max_mappings = p->max_mappings;
-        add_soft_ranges(p, ret);
+        } else if (soft_personality_info(&b->options.soft, ret, &r) < 0)
+                log_error("%s", r.text);        /* the configuration was checked: cannot be */
 }
 
 /* ---- create ---- */
 
-static int write_create_intent(struct op *op, struct ledger *ledger, struct refusal *r) {
-        struct ledger_domain row = { .id = op->row.object, .session = op->row.session, .state = LEDGER_INTENDED };
+/* What the ledger is told rides behind the header; the holder does not look at it. */
+struct create_payload {
+        char label[LEDGER_NAME_MAX];
+        bool has_window;
+        struct ledger_window window;    /* the default one */
+};
 
-        text_copy(row.label, sizeof row.label, op->of.domain.domain->label);
-        return ledger_domain_put(ledger, &row, r) < 0 ? -1 : ledger_op_intend(ledger, &op->row, r);
+static int write_create_intent(struct op *op, struct ledger *ledger, struct refusal *r) {
+        struct ledger_domain row = { .id = op->row.object, .session = op->row.session, .state = LEDGER_INTENDED,
+                                     .lazy = op->of.domain.lazy };
+        const struct create_payload *p = op_payload(op);
+
+        text_copy(row.label, sizeof row.label, p->label);
+        if (ledger_domain_put(ledger, &row, r) < 0 || (p->has_window && ledger_window_put(ledger, &p->window, r) < 0))
+                return -1;
+        return ledger_op_intend(ledger, &op->row, r);
 }
 
 static int write_create_settle(struct op *op, struct ledger *ledger, struct refusal *r) {
-        struct ledger_domain row = { .id = op->row.object, .session = op->row.session, .state = LEDGER_LIVE };
+        struct ledger_domain row = { .id = op->row.object, .session = op->row.session, .state = LEDGER_LIVE,
+                                     .lazy = op->of.domain.lazy };
+        const struct create_payload *p = op_payload(op);
 
         if (!op->applied)
                 return ledger_domain_delete(ledger, row.id, r);
-        text_copy(row.label, sizeof row.label, (const char *)op_payload(op));
+        text_copy(row.label, sizeof row.label, p->label);
         return ledger_domain_put(ledger, &row, r);
 }
 
@@ -140,33 +138,47 @@ static void finish_create(struct op *op, struct link_result *result, int *fd) {
         quota_refund(&s->tenant->account, &one);
 }
 
+static void fill_create(struct op *op, const struct domain *d) {
+        const struct window *w = domain_default_window(d);
+        struct create_payload *p = op_payload(op);
+
+        text_copy(p->label, sizeof p->label, d->label);
+        p->has_window = w != NULL;
+        if (w)
+                window_fill_row(w, d->id, &p->window);
+        op->message_size = sizeof(struct link_header);
+        op->row.object = op->answer.id = op->message[0].domain = d->id;
+        op->write_intent = write_create_intent;
+        op->write_settle = write_create_settle;
+        op->finish = finish_create;
+}
+
 /* With the session's lock held. NULL: answered in *r. */
-static struct op *admit_create(struct session *s, const void *request, struct refusal *r) {
+static struct op *admit_create(struct session *s, const void *request, struct answer *ret, struct refusal *r) {
         const struct create_domain_request *req = request;
         static const struct quota_amounts one = { .of[RESOURCE_DOMAINS] = 1 };
-        struct domain *d;
+        struct ledger *ledger = s->broker->ledger;
+        struct domain *d = NULL;
         struct op *op;
 
+        (void)ret;
         if (quota_charge(&s->tenant->account, &one, r) < 0)
                 return NULL;
-        /* the label rides behind the header for the settle; the holder does not look at it */
-        op = op_new(s, LEDGER_OP_CREATE_DOMAIN, LINK_DOMAIN_CREATE, LEDGER_NAME_MAX);
-        d = op ? domain_add(s, ledger_next_id(s->broker->ledger), req->label ? req->label : "", LEDGER_INTENDED) : NULL;
-        if (!d) {
+        op = op_new(s, LEDGER_OP_CREATE_DOMAIN, LINK_DOMAIN_CREATE, sizeof(struct create_payload));
+        if (op)
+                d = domain_add(s, ledger_next_id(ledger), req->label ? req->label : "", req->lazy, LEDGER_INTENDED);
+        if (!d || !domain_add_default_window(d, ledger_next_id(ledger))) {
                 refuse(r, REFUSAL_INTERNAL, "out of memory");
+                if (d)
+                        domain_remove(d);
                 if (op)
                         op_unref(op);
                 quota_refund(&s->tenant->account, &one);
                 return NULL;
         }
-        constraints_default(s->broker, &d->info);
-        text_copy(op_payload(op), LEDGER_NAME_MAX, d->label);
-        op->message_size = sizeof(struct link_header);
         op->of.domain.domain = d;
-        op->row.object = op->answer.id = op->message[0].domain = d->id;
-        op->write_intent = write_create_intent;
-        op->write_settle = write_create_settle;
-        op->finish = finish_create;
+        op->of.domain.lazy = req->lazy;
+        fill_create(op, d);
         return op;
 }
 
@@ -174,20 +186,23 @@ void domain_create_request(struct session *s, const struct create_domain_request
         const char *label = req->label ? req->label : "";
         uint64_t hash = request_hash(request_hash_u64(REQUEST_HASH_INIT, LEDGER_OP_CREATE_DOMAIN), label, strlen(label));
 
+        hash = request_hash_u64(hash, req->lazy);
         request_start(s, &req->key, hash, reply, admit_create, req);
 }
 
 /* ---- destroy ---- */
 
 static int write_destroy_intent(struct op *op, struct ledger *ledger, struct refusal *r) {
-        struct ledger_domain row = { .id = op->row.object, .session = op->row.session, .state = LEDGER_ENDING };
+        struct ledger_domain row = { .id = op->row.object, .session = op->row.session, .state = LEDGER_ENDING,
+                                     .lazy = op->of.domain.lazy };
 
         text_copy(row.label, sizeof row.label, op->of.domain.domain->label);
         return ledger_domain_put(ledger, &row, r) < 0 ? -1 : ledger_op_intend(ledger, &op->row, r);
 }
 
 static int write_destroy_settle(struct op *op, struct ledger *ledger, struct refusal *r) {
-        struct ledger_domain row = { .id = op->row.object, .session = op->row.session, .state = LEDGER_LIVE };
+        struct ledger_domain row = { .id = op->row.object, .session = op->row.session, .state = LEDGER_LIVE,
+                                     .lazy = op->of.domain.lazy };
 
         if (op->applied)
                 return ledger_domain_delete(ledger, row.id, r);
@@ -208,8 +223,8 @@ static void take_down(struct op *op, struct domain *d) {
                 attachment_remove(s, a);
         }
         freed.of[RESOURCE_DEVICES] = op->of.domain.n_groups;
-        freed.of[RESOURCE_MAPPINGS] = d->mappings.count;
-        freed.of[RESOURCE_LOCKED_BYTES] = d->mappings.bytes;
+        domain_refund(d);
+        lazy_settle(d);
         domain_remove(d);
         quota_refund(&s->tenant->account, &freed);
 }
@@ -229,11 +244,12 @@ static void drop_leases(struct op *op) {
                 lease_drop(op->session->broker, op->of.domain.groups[i]);
 }
 
-static struct op *admit_destroy(struct session *s, const void *request, struct refusal *r) {
+static struct op *admit_destroy(struct session *s, const void *request, struct answer *ret, struct refusal *r) {
         const struct destroy_domain_request *req = request;
         struct domain *d;
         struct op *op;
 
+        (void)ret;
         if (!(d = session_find_domain(s, req->domain, r)))
                 return NULL;
         if (d->busy > 0) {
@@ -256,6 +272,7 @@ static struct op *admit_destroy(struct session *s, const void *request, struct r
         text_copy(op_payload(op), LEDGER_NAME_MAX, d->label);
         op->message_size = sizeof(struct link_header);
         op->of.domain.domain = d;
+        op->of.domain.lazy = d->lazy.enabled;
         op->row.object = op->message[0].domain = d->id;
         op->deadline_ms = monotonic_ms() + s->broker->options.operation_deadline_ms;
         op->write_intent = write_destroy_intent;
@@ -284,6 +301,12 @@ static void fill_view(struct session *s, struct domain *d, struct domain_view *v
         v->client_pid = (uint32_t)s->peer.pid;
         v->state = s->stage == SESSION_ENDING ? "closing" : object_state_name(d->state);
         v->info = *domain_constraints(d);
+        v->lazy = d->lazy.enabled;
+        v->deferred_mappings = d->lazy.mappings;
+        v->deferred_bytes = d->lazy.bytes;
+        v->kernel_mappings = d->kernel_mappings;
+        v->table_bytes = d->charged.of[RESOURCE_TABLE_BYTES];
+        v->shared_pages = d->pages.count;
         text_copy(v->label, sizeof v->label, d->label);
         text_copy(v->tenant, sizeof v->tenant, s->tenant->name);
         HASH_ITER(hh, s->attachments, a, next) {
@@ -296,8 +319,7 @@ static void fill_view(struct session *s, struct domain *d, struct domain_view *v
         }
 }
 
-/* The session that owns a domain; an operator asks without one. A reference. */
-static struct session *owner_of(struct broker *b, struct session *s, uint64_t domain) {
+struct session *domain_owner(struct broker *b, struct session *s, uint64_t domain) {
         struct session *found = NULL;
         size_t n;
 
@@ -319,7 +341,7 @@ static struct session *owner_of(struct broker *b, struct session *s, uint64_t do
 }
 
 int domain_describe(struct broker *b, struct session *s, uint64_t domain, struct domain_view *ret, struct refusal *r) {
-        struct session *owner = owner_of(b, s, domain);
+        struct session *owner = domain_owner(b, s, domain);
         struct domain *d = NULL;
 
         if (owner) {
@@ -387,9 +409,26 @@ size_t domain_list(struct broker *b, const char *tenant, uint64_t after, size_t 
         return shown;
 }
 
+static void fill_mapping_view(struct domain *d, const struct mapping *m, struct mapping_view *v) {
+        uint64_t edges[2];
+        unsigned n = mapping_edges(m, edges);
+
+        *v = (struct mapping_view){ .domain = d->id, .iova = m->range.first, .length = iova_range_length(m->range),
+                                    .memory = m->memory->id, .offset = m->offset, .access = m->access,
+                                    .state = mapping_state_name(m->state), .exposed = { 1, 0 },
+                                    .chunk = m->chunk_shift ? UINT64_C(1) << m->chunk_shift : 0 };
+        if (n > 0)
+                v->exposed = mapping_seen(m);
+        for (unsigned i = 0; i < n; i++) {
+                const struct shared_page *p = shared_page_find(&d->pages, edges[i]);
+
+                v->exposed_access |= p ? shared_page_union(p) : 0;
+        }
+}
+
 int mapping_list(struct broker *b, struct session *s, uint64_t domain, struct iova_range range, size_t max,
                  struct mapping_view *ret, size_t *ret_n, bool *ret_more, struct refusal *r) {
-        struct session *owner = owner_of(b, s, domain);
+        struct session *owner = domain_owner(b, s, domain);
         struct mapping *m;
         struct domain *d;
 
@@ -405,11 +444,7 @@ int mapping_list(struct broker *b, struct session *s, uint64_t domain, struct io
                         *ret_more = true;
                         break;
                 }
-                ret[(*ret_n)++] = (struct mapping_view){
-                        .domain = d->id, .iova = m->range.first, .length = iova_range_length(m->range),
-                        .memory = m->memory->id, .offset = m->offset, .access = m->access,
-                        .state = mapping_state_name(m->state),
-                };
+                fill_mapping_view(d, m, &ret[(*ret_n)++]);
         }
         pthread_mutex_unlock(&owner->lock);
         session_unref(owner);

@@ -17,6 +17,7 @@
 #include "core/op.h"
 #include "core/session.h"
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/fdmsg.h"
 #include "util/log.h"
 
@@ -119,8 +120,10 @@ static int send_locked(struct holder_link *l, const void *data, size_t size, con
 static void send_op(struct holder_link *l, struct op *op) {
         int r;
 
+        FAILPOINT(sending);
         pthread_mutex_lock(&l->lock);
         r = send_locked(l, op->message, op->message_size, op->fds, op->n_fds);
+        FAILPOINT(sent);
         if (r == 0)
                 HASH_ADD(hh, l->in_flight, row.id, sizeof op->row.id, op);
         op->fds[0] = fd_close(op->fds[0]);
@@ -141,14 +144,15 @@ int holder_link_post(struct holder_link *l, enum link_type type, uint64_t seq, u
                      size_t size, const int *fds, size_t n_fds) {
         struct {
                 struct link_header header;
-                uint8_t payload[1024];
+                uint8_t payload[LINK_BATCH_MAX * sizeof(struct link_unmap_entry)];
         } message;
         LOCK_SCOPE(&l->lock);
 
         if (size > sizeof message.payload)
                 return -EMSGSIZE;
         message.header = (struct link_header){ .version = LINK_VERSION, .type = (uint16_t)type, .seq = seq, .domain = domain,
-                                                .count = type == LINK_UNMAP ? 1 : 0 };
+                                                .count = type == LINK_UNMAP
+                                                                 ? (uint32_t)(size / sizeof(struct link_unmap_entry)) : 0 };
         if (size > 0)
                 memcpy(message.payload, payload, size);
         return send_locked(l, &message, sizeof message.header + size, fds, n_fds);
@@ -160,6 +164,7 @@ static void result_arrived(struct holder_link *l, const struct link_header *h, s
         struct link_result result = { 0 };
         struct op *op;
 
+        FAILPOINT(result_received);
         /* A newer holder may send more than we know, an older one less. */
         memcpy(&result, h + 1, size < sizeof result ? size : sizeof result);
         result.refusal.text[sizeof result.refusal.text - 1] = '\0';

@@ -11,6 +11,7 @@
 #include "core/recover.h"
 #include "core/revocation.h"
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/log.h"
 
 #define TICK_MS 50
@@ -44,9 +45,11 @@ static void look_after(struct session *s, uint64_t now, uint64_t settled_up_to) 
                                                       "that does not end");
                 else if (overdue != REFUSAL_NONE)
                         session_link_lost(s, overdue, "an operation took too long in its holder");
-                else    /* everything older has its answer here: the holder need not remember it */
+                else {  /* everything older has its answer here: the holder need not remember it */
                         holder_link_post(link, LINK_SETTLED, oldest == UINT64_MAX ? settled_up_to : oldest - 1, 0, NULL, 0, NULL,
                                          0);
+                        FAILPOINT(results_released);
+                }
         }
         holder_link_unref(link);
 }
@@ -68,6 +71,17 @@ static void slow_tick(struct broker *b) {
                 log_warning("audit lines wait: %s", r.text);
 }
 
+static void lazy_tick_all(struct broker *b) {
+        uint64_t now = monotonic_ms();
+        size_t n;
+        _cleanup_free_ struct session **list = broker_sessions(b, &n);
+
+        for (size_t i = 0; list && i < n; i++) {
+                lazy_tick(list[i], now);
+                session_unref(list[i]);
+        }
+}
+
 static void *run(void *arg) {
         static const struct timespec tick = { .tv_nsec = TICK_MS * 1000000L };
         struct broker *b = arg;
@@ -82,6 +96,7 @@ static void *run(void *arg) {
                 else if (failures++ % 100 == 0)
                         log_error("the ledger cannot be written: %s", r.text);
                 recover_tick(b);
+                lazy_tick_all(b);
                 if (ticks % SLOW_TICKS == 0)
                         slow_tick(b);
         }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/log.h"
 
 struct journal {
@@ -44,33 +45,41 @@ static int commit_group(struct journal *j, struct journal_entry *group, struct r
                         ledger_rollback(j->ledger);
                         return -1;
                 }
+        FAILPOINT(commit_begins);
         if (ledger_commit(j->ledger, r) < 0) {
                 ledger_rollback(j->ledger);
                 return -1;
         }
+        FAILPOINT(commit_done);
         return 0;
 }
 
-/* One entry's fault must not become its neighbours': when the group fails, each is tried alone. */
-static void commit_each(struct journal *j, struct journal_entry *group) {
+static void entry_failed(struct journal *j, struct journal_entry *e, const struct refusal *r) {
+        e->failed = true;
+        if (e->waited_for)
+                *e->refusal = *r;
+        else {
+                j->failures++;          /* log the 1st, 2nd, 4th, 8th, ... */
+                if ((j->failures & (j->failures - 1)) == 0)
+                        log_error("ledger: a finished operation could not be recorded yet: %s", r->text);
+        }
+}
+
+/* One entry's fault must not become its neighbours': when the group fails, each is tried alone; unless it is the ledger's fault,
+ * which each would only wait for once more. */
+static void commit_each(struct journal *j, struct journal_entry *group, const struct refusal *why) {
+        bool unwell = ledger_is_unwell(j->ledger);
+        struct refusal r = *why;
         struct journal_entry *next;
 
         for (struct journal_entry *e = group; e; e = next) {
-                struct refusal r;
-
                 next = e->next;
                 e->next = NULL;
-                e->failed = commit_group(j, e, &r) < 0;
-                e->next = next;
-                if (!e->failed)
-                        continue;
-                if (e->waited_for)
-                        *e->refusal = r;
-                else {
-                        j->failures++;  /* log the 1st, 2nd, 4th, 8th, ... */
-                        if ((j->failures & (j->failures - 1)) == 0)
-                                log_error("ledger: a finished operation could not be recorded yet: %s", r.text);
+                if (unwell || commit_group(j, e, &r) < 0) {
+                        entry_failed(j, e, &r);
+                        unwell = unwell || ledger_is_unwell(j->ledger);
                 }
+                e->next = next;
         }
 }
 
@@ -88,7 +97,7 @@ static void lead_once(struct journal *j, struct journal_entry **ret_done) {
         j->leading = true;
         pthread_mutex_unlock(&j->lock);
         if (commit_group(j, group, &r) < 0)
-                commit_each(j, group);
+                commit_each(j, group, &r);
         pthread_mutex_lock(&j->lock);
         j->leading = false;
         for (struct journal_entry *e = group; e; e = next) {
@@ -177,7 +186,8 @@ struct journal *journal_free(struct journal *j) {
         if (!j)
                 return NULL;
         if (journal_flush(j, &r) < 0)
-                log_error("ledger: finished operations are not recorded at exit: %s", r.text);
+                log_error("ledger: finished operations are not recorded at exit, holders will tell the next service: %s", r.text);
+        call_done(j->first);
         pthread_cond_destroy(&j->changed);
         pthread_mutex_destroy(&j->lock);
         free(j);

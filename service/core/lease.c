@@ -12,6 +12,7 @@
 #include "backend/revoke.h"
 #include "core/broker_private.h"
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/log.h"
 #include "util/text.h"
 
@@ -221,6 +222,7 @@ void lease_drop(struct broker *b, uint32_t group) {
         pthread_mutex_unlock(&b->lease_lock);
         if (!last)
                 return;
+        FAILPOINT(lease_retired);
         close_keepers(&k);
         lease_check_orphans(b);
 }

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/window.h"
+
 struct mapping_slab {
         struct mapping_slab *next;
         struct mapping nodes[MAPPINGS_PER_SLAB];
@@ -19,6 +21,7 @@ RB_GENERATE_INTERNAL(mapping_tree, mapping, node, compare, static __attribute__(
 void mapping_set_init(struct mapping_set *s) {
         memset(s, 0, sizeof *s);
         RB_INIT(&s->tree);
+        iova_space_init(&s->unmapped);
 }
 
 void mapping_set_clear(struct mapping_set *s) {
@@ -28,6 +31,7 @@ void mapping_set_clear(struct mapping_set *s) {
                 next = slab->next;
                 free(slab);
         }
+        iova_space_clear(&s->unmapped);
         mapping_set_init(s);
 }
 
@@ -64,27 +68,96 @@ static bool grow(struct mapping_set *s) {
         return true;
 }
 
-struct mapping *mapping_set_insert(struct mapping_set *s, struct iova_range range) {
+struct mapping *mapping_set_take(struct mapping_set *s, struct iova_range range) {
         struct mapping *m;
 
-        if (!s->free && !grow(s))
+        if ((!s->free && !grow(s)) || !iova_space_reserve(&s->unmapped))
                 return NULL;
         m = s->free;
         s->free = m->next_free;
         memset(m, 0, sizeof *m);
         m->range = range;
+        return m;
+}
+
+void mapping_set_place(struct mapping_set *s, struct mapping *m) {
+        struct window *w = s->windows ? window_set_at(s->windows, m->range.first) : NULL;
+
         RB_INSERT(mapping_tree, &s->tree, m);
+        (void)iova_space_take(&s->unmapped, m->range);
         s->count++;
-        s->bytes += iova_range_length(range);
+        s->bytes += iova_range_length(m->range);
+        if (w)
+                window_charge(w, 1, iova_range_length(m->range));
+}
+
+static void free_node(struct mapping_set *s, struct mapping *m) {
+        m->next_free = s->free;
+        s->free = m;
+}
+
+void mapping_set_give_back(struct mapping_set *s, struct mapping *m) {
+        iova_space_unreserve(&s->unmapped);
+        free_node(s, m);
+}
+
+struct mapping *mapping_set_insert(struct mapping_set *s, struct iova_range range) {
+        struct mapping *m = mapping_set_take(s, range);
+
+        if (m)
+                mapping_set_place(s, m);
         return m;
 }
 
 void mapping_set_remove(struct mapping_set *s, struct mapping *m) {
+        struct window *w = s->windows ? window_set_at(s->windows, m->range.first) : NULL;
+
         RB_REMOVE(mapping_tree, &s->tree, m);
+        iova_space_give(&s->unmapped, m->range);
         s->count--;
         s->bytes -= iova_range_length(m->range);
-        m->next_free = s->free;
-        s->free = m;
+        if (w)
+                window_refund(w, 1, iova_range_length(m->range));
+        free_node(s, m);
+}
+
+static uint64_t page_mask_of(const struct mapping *m) {
+        return m->page_shift ? (UINT64_C(1) << m->page_shift) - 1 : 0;
+}
+
+bool mapping_body(const struct mapping *m, struct iova_range *ret) {
+        uint64_t mask = page_mask_of(m), first, end = (m->range.last + 1) & ~mask;
+
+        if (ADD_OVERFLOW(m->range.first, mask, &first))
+                return false;
+        first &= ~mask;
+        *ret = (struct iova_range){ first, end - 1 };   /* an end of 2^64 is 0 here, and its last address right */
+        return first <= end - 1 && end - 1 <= m->range.last;
+}
+
+unsigned mapping_edges(const struct mapping *m, uint64_t ret[2]) {
+        uint64_t mask = page_mask_of(m);
+        unsigned n = 0;
+
+        if (m->range.first & mask)
+                ret[n++] = m->range.first & ~mask;
+        if (((m->range.last + 1) & mask) && (n == 0 || ret[0] != (m->range.last & ~mask)))
+                ret[n++] = m->range.last & ~mask;
+        return n;
+}
+
+struct iova_range mapping_seen(const struct mapping *m) {
+        uint64_t mask = page_mask_of(m);
+
+        return (struct iova_range){ m->range.first & ~mask, m->range.last | mask };
+}
+
+uint64_t mapping_pieces(const struct mapping *m) {
+        struct iova_range body;
+
+        if (!mapping_body(m, &body))
+                return 0;
+        return m->chunk_shift ? ((body.last - body.first) >> m->chunk_shift) + 1 : 1;
 }
 
 const char *mapping_state_name(enum mapping_state state) {
@@ -95,6 +168,8 @@ const char *mapping_state_name(enum mapping_state state) {
                 return "live";
         case MAPPING_UNMAPPING:
                 return "unmapping";
+        case MAPPING_DEFERRED:
+                return "deferred";
         default:
                 return "unknown";
         }

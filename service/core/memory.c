@@ -40,6 +40,12 @@ static void refund(struct session *s, uint64_t bytes) {
         quota_refund(&s->tenant->account, &amounts);
 }
 
+/* Only what is sealed keeps meaning the same page, and can be counted by it (DESIGN, section 6). */
+void memory_identify(struct session *s, struct memory *m) {
+        if (m->sealed && !m->file && m->page_size != 0)
+                m->file = locked_file_ref(&s->tenant->account, m->dev, m->ino, m->page_size);
+}
+
 static void finish_register(struct op *op, struct link_result *result, int *fd) {
         struct session *s = op->session;
         struct memory *m = op->of.memory.memory;
@@ -59,6 +65,7 @@ static void finish_register(struct op *op, struct link_result *result, int *fd) 
         m->sealed = result->memory.sealed != 0;
         m->writable = result->memory.writable != 0;
         m->state = LEDGER_LIVE;
+        memory_identify(s, m);
         row_of(m, s->id, LEDGER_LIVE, op_payload(op));
         op->answer.size = m->size;
         op->answer.page_size = m->page_size;
@@ -99,12 +106,13 @@ static void fill_register(struct op *op, const struct session *s, const struct r
         op->finish = finish_register;
 }
 
-static struct op *admit_register(struct session *s, const void *request, struct refusal *r) {
+static struct op *admit_register(struct session *s, const void *request, struct answer *ret, struct refusal *r) {
         const struct register_request *req = request;
         const struct quota_amounts amounts = { .of[RESOURCE_MEMORY_OBJECTS] = 1, .of[RESOURCE_REGISTERED_BYTES] = req->size };
         struct memory *m;
         struct op *op;
 
+        (void)ret;
         if (req->size == 0) {
                 refuse(r, REFUSAL_ZERO_LENGTH, "a memory object of 0 bytes cannot be registered");
                 return NULL;
@@ -166,20 +174,23 @@ static void finish_unregister(struct op *op, struct link_result *result, int *fd
                 return;
         }
         HASH_DEL(s->memories, m);
+        locked_file_unref(&s->tenant->account, m->file);
         refund(s, m->charged_bytes);
         free(m);
 }
 
-static struct op *admit_unregister(struct session *s, const void *request, struct refusal *r) {
+static struct op *admit_unregister(struct session *s, const void *request, struct answer *ret, struct refusal *r) {
         const struct unregister_request *req = request;
         struct memory *m;
         struct op *op;
 
+        (void)ret;
         if (!(m = session_find_memory(s, req->memory, r)))
                 return NULL;
         if (m->mappings > 0) {
-                refuse(r, REFUSAL_IN_USE, "%" PRIu64 " mappings use memory object %" PRIu64 "; unmap them first", m->mappings,
-                       m->id);
+                refuse(r, REFUSAL_IN_USE,
+                       "%" PRIu64 " mappings use memory object %" PRIu64 "; unmap them first (in a lazy domain: and sync)",
+                       m->mappings, m->id);
                 r->used = m->mappings;
                 return NULL;
         }

@@ -8,7 +8,9 @@
 
 #include "core/broker_private.h"
 #include "core/holder_link.h"
+#include "core/quota_explain.h"
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/log.h"
 
 #define KEYS_KEPT 1024U
@@ -16,8 +18,13 @@
 /* The answer as a repeated key gets it; also what the ledger keeps (ledger_op.answer). */
 struct stored_answer {
         uint64_t id, size, page_size, unmapped_bytes, unmapped_mappings;
+        uint64_t iova, mappings, locked_bytes, table_bytes;
+        struct window_view window;
         uint32_t sealed, refused;
-        struct refusal refusal;
+        union {                                 /* most were done and say no more: then it is not stored */
+                struct refusal refusal;
+                struct container_info info;     /* AttachDevice */
+        } more;
 };
 
 _Static_assert(sizeof(struct stored_answer) <= LEDGER_ANSWER_MAX, "the ledger must hold an answer");
@@ -53,6 +60,8 @@ void op_unref(struct op *op) {
                 return;
         fd_close(op->fds[0]);
         fd_close(op->fds[1]);
+        if (op->many)
+                op_unref(op->many);
         session_unref(op->session);
         free(op);
 }
@@ -113,11 +122,21 @@ static void key_answer(const struct key_memory *k, uint64_t hash, struct answer 
                 *ret_answer = k->answer;
 }
 
+/* What admission knew of the answer; the id of a new object is in the op already. */
+static void answer_add(struct answer *to, const struct answer *admitted) {
+        to->iova = admitted->iova;
+        to->mappings = admitted->mappings;
+        to->locked_bytes = admitted->locked_bytes;
+        to->table_bytes = admitted->table_bytes;
+        if (admitted->window.id != 0)
+                to->window = admitted->window;
+}
+
 /* With the session's lock held. NULL without a refusal: the answer is in *ret_answer; the key was seen, or there is nothing
  * to do. */
 static struct op *begin(struct session *s, const struct request_key *key, uint64_t hash,
-                        struct op *(*admit)(struct session *s, const void *request, struct refusal *r), const void *request,
-                        struct answer *ret_answer, struct refusal *r) {
+                        struct op *(*admit)(struct session *s, const void *request, struct answer *ret, struct refusal *r),
+                        const void *request, struct answer *ret_answer, struct refusal *r) {
         struct key_memory *k = NULL;
         struct op *op;
 
@@ -133,11 +152,14 @@ static struct op *begin(struct session *s, const struct request_key *key, uint64
                         return NULL;
                 }
         }
-        op = session_is_live(s, r) < 0 ? NULL : admit(s, request, r);
-        /* Nothing to do and nothing refused is an answer too: an empty one. */
+        op = session_is_live(s, r) < 0 || ledger_ids_ready(s->broker->ledger, r) < 0 ? NULL : admit(s, request, ret_answer, r);
+        /* Nothing to do and nothing refused is an answer too. */
         if (!op && k && r->reason != REFUSAL_NONE)
                 key_forget(s, k);
+        else if (!op && k)
+                k->answer = *ret_answer;
         if (op) {
+                answer_add(&op->answer, ret_answer);
                 atomic_fetch_add(&s->in_flight, 1);
                 s->mutations++;
         }
@@ -151,7 +173,8 @@ static struct op *begin(struct session *s, const struct request_key *key, uint64
 }
 
 void request_start(struct session *s, const struct request_key *key, uint64_t hash, struct reply *reply,
-                   struct op *(*admit)(struct session *s, const void *request, struct refusal *r), const void *request) {
+                   struct op *(*admit)(struct session *s, const void *request, struct answer *ret, struct refusal *r),
+                   const void *request) {
         struct answer answer = { 0 };
         struct refusal r = { 0 };
         struct op *op;
@@ -160,25 +183,31 @@ void request_start(struct session *s, const struct request_key *key, uint64_t ha
         op = begin(s, key, hash, admit, request, &answer, &r);
         pthread_mutex_unlock(&s->lock);
         if (op) {
+                FAILPOINT(admitted);
                 op->reply = reply;
                 op_submit(op);
         } else if (r.reason == REFUSAL_NONE)
                 reply->done(reply, NULL, &answer);
-        else
+        else {
+                quota_explain(s, &r);
                 reply_refused(reply, &r);
+        }
 }
 
 void op_answer_store(struct ledger_op *row, const struct answer *answer, const struct refusal *refusal) {
         struct stored_answer stored = {
                 .id = answer->id, .size = answer->size, .page_size = answer->page_size,
                 .unmapped_bytes = answer->unmapped_bytes, .unmapped_mappings = answer->unmapped_mappings,
-                .sealed = answer->sealed, .refused = refusal != NULL,
+                .iova = answer->iova, .mappings = answer->mappings, .locked_bytes = answer->locked_bytes,
+                .table_bytes = answer->table_bytes, .window = answer->window, .sealed = answer->sealed,
+                .refused = refusal != NULL,
         };
 
         if (refusal)
-                stored.refusal = *refusal;
-        /* Most were done: what is not there is not written. */
-        row->answer_size = refusal ? sizeof stored : offsetof(struct stored_answer, refusal);
+                stored.more.refusal = *refusal;
+        else if (answer->info.page_sizes != 0)
+                stored.more.info = answer->info;
+        row->answer_size = refusal || answer->info.page_sizes != 0 ? sizeof stored : offsetof(struct stored_answer, more);
         memcpy(row->answer, &stored, row->answer_size);
 }
 
@@ -208,7 +237,7 @@ int op_key_restore(struct session *s, const struct ledger_op *row) {
         struct stored_answer stored = { 0 };
         struct key_memory *k;
 
-        if (!row->has_key || row->answer_size < offsetof(struct stored_answer, refusal) || row->answer_size > sizeof stored)
+        if (!row->has_key || row->answer_size < offsetof(struct stored_answer, more) || row->answer_size > sizeof stored)
                 return 0;
         memcpy(&stored, row->answer, row->answer_size);
         k = key_remember(s, row->key, row->request_hash);
@@ -216,9 +245,13 @@ int op_key_restore(struct session *s, const struct ledger_op *row) {
                 return -1;
         k->answer = (struct answer){ .id = stored.id, .size = stored.size, .page_size = stored.page_size,
                                      .sealed = stored.sealed != 0, .unmapped_bytes = stored.unmapped_bytes,
-                                     .unmapped_mappings = stored.unmapped_mappings };
-        if (stored.refused && (k->refusal = malloc(sizeof *k->refusal)))
-                *k->refusal = stored.refusal;
+                                     .unmapped_mappings = stored.unmapped_mappings, .iova = stored.iova,
+                                     .mappings = stored.mappings, .locked_bytes = stored.locked_bytes,
+                                     .table_bytes = stored.table_bytes, .window = stored.window };
+        if (!stored.refused)
+                k->answer.info = stored.more.info;
+        else if ((k->refusal = malloc(sizeof *k->refusal)))
+                *k->refusal = stored.more.refusal;
         return 0;
 }
 
@@ -230,19 +263,23 @@ static struct op *op_of(struct journal_entry *entry) {
 
 static int apply_intent(struct journal_entry *entry, struct ledger *ledger, struct refusal *r) {
         struct op *op = op_of(entry);
+        int written = op->write_intent ? op->write_intent(op, ledger, r) : ledger_op_intend(ledger, &op->row, r);
 
-        return op->write_intent ? op->write_intent(op, ledger, r) : ledger_op_intend(ledger, &op->row, r);
+        FAILPOINT(intent_written);
+        return written;
 }
 
 static int apply_settle(struct journal_entry *entry, struct ledger *ledger, struct refusal *r) {
         struct op *op = op_of(entry);
 
-        if (op->write_settle && op->write_settle(op, ledger, r) < 0)
+        if ((op->write_settle && op->write_settle(op, ledger, r) < 0) || ledger_op_settle(ledger, &op->row, op->applied, r) < 0)
                 return -1;
-        return ledger_op_settle(ledger, &op->row, op->applied, r);
+        FAILPOINT(settle_written);
+        return 0;
 }
 
 static void settled(struct journal_entry *entry) {
+        FAILPOINT(settle_committed);
         op_unref(op_of(entry));
 }
 
@@ -261,10 +298,15 @@ static void conclude(struct op *op, const struct refusal *refusal) {
                 op->after(op);
         atomic_fetch_sub(&op->session->in_flight, 1);
         op->reply = NULL;
-        if (reply)
+        if (reply) {
+                FAILPOINT(replying);
                 reply->done(reply, refusal, refusal ? NULL : &op->answer);
-        if (op->next)
+                FAILPOINT(replied);
+        }
+        if (op->next) {
+                FAILPOINT(next_part);
                 op_submit(op->next);
+        }
         op_unref(op);
 }
 
@@ -280,14 +322,37 @@ static void op_never_happened(struct op *op, const struct refusal *r) {
         conclude(op, &result.refusal);
 }
 
+/* A lazy unmap is answered when it is intended (core/lazy.h). */
+static void defer(struct op *op) {
+        pthread_mutex_lock(&op->session->lock);
+        atomic_fetch_add(&op->refs, 1);
+        lazy_take(op);
+        key_settle(op, NULL, false);
+        pthread_mutex_unlock(&op->session->lock);
+        conclude(op, NULL);
+}
+
 void op_submit(struct op *op) {
         struct session *s = op->session;
         struct holder_link *link;
         struct refusal r;
 
         op->entry.apply = apply_intent;
-        if ((op->prepare && op->prepare(op, &r) < 0) || journal_commit(s->broker->journal, &op->entry, &r) < 0) {
+        if ((op->prepare && op->prepare(op, &r) < 0) ||
+            (!op->covered && journal_commit(s->broker->journal, &op->entry, &r) < 0)) {
                 op_never_happened(op, &r);
+                return;
+        }
+        FAILPOINT(intent_committed);
+        if (op->row.kind == LEDGER_OP_UNMAP_LAZY) {
+                defer(op);
+                return;
+        }
+        if (op->ledger_only) {
+                struct link_result done = { 0 };
+                int fd = -1;
+
+                op_complete(op, &done, &fd);
                 return;
         }
         pthread_mutex_lock(&s->lock);
@@ -309,6 +374,10 @@ void op_submit(struct op *op) {
 /* Session's lock held: from here on the ledger will follow. */
 static void queue_settle(struct op *op, const struct refusal *refusal) {
         key_settle(op, refusal, false);
+        op_settle_later(op);
+}
+
+void op_settle_later(struct op *op) {
         op->row.settled = true;
         op->entry.apply = apply_settle;
         op->entry.done = settled;
@@ -325,9 +394,13 @@ void op_complete(struct op *op, struct link_result *result, int *fd) {
         op->applied = result->refusal.reason == REFUSAL_NONE;
         pthread_mutex_lock(&op->session->lock);
         op->finish(op, result, fd);
+        FAILPOINT(finished);
         refusal = result->refusal.reason != REFUSAL_NONE ? &result->refusal : NULL;
-        if (!unknown)
+        if (!unknown && !(result->flags & LINK_RESULT_UNDO_FAILED))     /* finish() may have found out that half was done */
                 queue_settle(op, refusal);
+        else if (result->flags & LINK_RESULT_UNDO_FAILED)
+                key_settle(op, refusal, false); /* the session goes on, its domain in quarantine: who repeats hears why */
+        FAILPOINT(settle_queued);
         pthread_mutex_unlock(&op->session->lock);
         conclude(op, refusal);
 }

@@ -45,17 +45,32 @@ struct op {
         /* Optional, after the lock was dropped: what may take its time (giving up leases). */
         void (*after)(struct op *op);
         struct op *next;                        /* set by finish(): goes on with it; it has the reply and the key */
+        struct op *waiting_next;                /* core/lazy.c's lists */
+        struct op *many;                        /* of a part of a large unmap: has row, key and answer of all (unmap_many.h) */
+        bool covered;                           /* another op's row has its intent */
+        bool ledger_only;                       /* the holder has nothing to hear: an intent is all there is to do */
 
         atomic_uint refs;                       /* the caller's, and the journal's */
         bool applied;                           /* how it ended, for the settle */
         union {                                 /* the request's own state */
                 struct {
+                        struct change *change;
+                        size_t n_old;           /* of change->old, what is in this message */
+                        size_t n_rows;          /* of change->gone, likewise */
+                } change;
+                struct {                        /* core/window_op.c */
                         struct domain *domain;
-                        struct mapping **nodes;
-                        size_t n;
-                } map;
+                        struct window *window;  /* that is made or removed; reset: the default one to be, NULL: it is there */
+                        struct change *change;  /* what is unmapped with it */
+                        bool revoke;
+                } window;
                 struct {
                         struct domain *domain;
+                        struct op *batch;       /* the unmaps that it flushes */
+                } flush;
+                struct {
+                        struct domain *domain;
+                        bool lazy;
                         uint32_t groups[VIEW_ATTACHMENTS_MAX];  /* leases to give up */
                         size_t n_groups;
                 } domain;
@@ -75,6 +90,10 @@ struct op {
         struct link_header message[];           /* header and what follows it */
 };
 
+/* An op for a change that has been admitted: message and effect. NULL: refused (no memory). core/change_op.c. */
+struct op *op_new_change(struct change *c, enum ledger_op_kind kind, struct refusal *r);
+struct ledger_mapping mapping_row(const struct domain *d, const struct mapping *m, uint64_t op);
+
 /* payload: bytes after the header, zeroed. Takes a reference on the session. NULL: out of memory. */
 struct op *op_new(struct session *s, enum ledger_op_kind kind, enum link_type type, size_t payload);
 static inline void *op_payload(struct op *op) {
@@ -85,10 +104,12 @@ static inline void *op_payload(struct op *op) {
 void op_unref(struct op *op);
 
 /* The beginning of every mutation: a key that was seen before gets its first answer; otherwise admit() validates, charges and
- * reserves with the session's lock held, and what it returns is submitted. NULL from admit(): refused, in *r. hash: of all
- * that makes two requests with one key the same request. */
+ * reserves with the session's lock held, and what it returns is submitted. NULL from admit(): refused, in *r, or (reason NONE)
+ * answered by *ret with nothing to do. What is in *ret is op->answer otherwise. hash: of all that makes two requests with one
+ * key the same request. */
 void request_start(struct session *s, const struct request_key *key, uint64_t hash, struct reply *reply,
-                   struct op *(*admit)(struct session *s, const void *request, struct refusal *r), const void *request);
+                   struct op *(*admit)(struct session *s, const void *request, struct answer *ret, struct refusal *r),
+                   const void *request);
 
 /* Journals the intent and sends. The caller holds no lock, and does not touch the op afterwards. When the intent cannot be
  * recorded, finish() is called with that refusal. */
@@ -99,6 +120,9 @@ bool op_outcome_unknown(const struct link_result *result);
 
 /* Called by the link: the result is there. Takes *fd if finish() wanted it. */
 void op_complete(struct op *op, struct link_result *result, int *fd);
+
+/* Session's lock held: queues the settle, with op->applied, of an op that was answered before. */
+void op_settle_later(struct op *op);
 
 /* Packs an answer into the row, as op_key_restore() reads it. */
 void op_answer_store(struct ledger_op *row, const struct answer *answer, const struct refusal *refusal);

@@ -7,41 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/adopt.h"
 #include "core/broker_private.h"
 #include "core/device.h"
 #include "core/domain.h"
 #include "core/holder_link.h"
 #include "core/op.h"
+#include "core/reconcile_private.h"
 #include "core/recovery.h"
 #include "core/revocation.h"
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/log.h"
 #include "util/text.h"
 
 /* Everything below: session's lock held, recovery sorted. `differs` counts what no open operation explains. */
-
-static void reconcile_mappings(struct domain *d, struct recovery *rec) {
-        static const struct iova_range all = { 0, UINT64_MAX };
-        struct mapping *next;
-
-        for (struct mapping *m = mapping_set_find(&d->mappings, all); m; m = next) {
-                struct dumped_mapping *there = recovery_find_mapping(rec, d->id, m->range.first);
-                struct noted_op *op = recovery_op_of_row(rec, d->id, m->range.first);
-
-                next = mapping_set_next(&d->mappings, m);
-                if (there && there->m.length == iova_range_length(m->range) && there->m.memory == m->memory->id &&
-                    there->m.offset == m->offset && there->m.access == m->access) {
-                        there->explained = true;
-                        m->state = MAPPING_LIVE;
-                        if (op)
-                                op->applied = true;
-                        continue;
-                }
-                recovery_note_lost(rec, LOST_MAPPING, d->id, m->range.first);
-                m->memory->mappings--;
-                mapping_set_remove(&d->mappings, m);
-        }
-}
 
 /* Rows that the holder does not have are explained only by an open map or unmap. */
 static bool is_being_changed(const struct recovery *rec, uint64_t object) {
@@ -51,12 +31,19 @@ static bool is_being_changed(const struct recovery *rec, uint64_t object) {
         return false;
 }
 
+static void release_all(struct domain *d) {
+        static const struct iova_range all = { 0, UINT64_MAX };
+        struct mapping *m;
+
+        while ((m = mapping_set_find(&d->mappings, all)))
+                mapping_release(d, m);
+}
+
 static void reconcile_domains(struct session *s, struct recovery *rec, unsigned *differs) {
         struct domain *d, *next;
 
         HASH_ITER(hh, s->domains, d, next) {
                 const struct dumped_domain *there = recovery_find_domain(rec, d->id);
-                uint64_t before = d->mappings.count;
 
                 if (!there) {
                         *differs += !is_being_changed(rec, d->id);
@@ -66,6 +53,7 @@ static void reconcile_domains(struct session *s, struct recovery *rec, unsigned 
                                         attachment_remove(s, a);        /* its row goes with the domain's */
                         }
                         recovery_note_lost(rec, LOST_DOMAIN, d->id, 0);
+                        release_all(d);
                         domain_remove(d);
                         continue;
                 }
@@ -73,9 +61,8 @@ static void reconcile_domains(struct session *s, struct recovery *rec, unsigned 
                 d->has_info = there->d.info.n_ranges > 0;
                 if (d->has_info)
                         d->info = there->d.info;
-                reconcile_mappings(d, rec);
-                if (d->mappings.count != before && !is_being_changed(rec, d->id))
-                        *differs += 1;
+                reconcile_mappings(d, rec, differs);
+                reconcile_windows(s, d, rec, differs);
         }
 }
 
@@ -110,6 +97,7 @@ static void reconcile_memories(struct session *s, struct recovery *rec, unsigned
                                 continue;       /* cannot be: the holder has mappings of it */
                         recovery_note_lost(rec, LOST_MEMORY, m->id, 0);
                         HASH_DEL(s->memories, m);
+                        locked_file_unref(&s->tenant->account, m->file);
                         free(m);
                         continue;
                 }
@@ -119,25 +107,53 @@ static void reconcile_memories(struct session *s, struct recovery *rec, unsigned
                 m->ino = there->info.ino;
                 m->sealed = there->info.sealed != 0;
                 m->writable = there->info.writable != 0;
+                memory_identify(s, m);
         }
 }
 
-/* What the holder has and no row explains is undone (I2). Also counts: it cannot happen while intents precede acts. */
+/* Unmaps of one domain, many in a message: a message each could be more than the link's queue holds. */
+struct undo {
+        struct session *session;
+        uint64_t domain;
+        size_t n;
+        struct link_unmap_entry entries[LINK_BATCH_MAX];
+};
+
+static void undo_send(struct undo *u) {
+        if (u->n > 0 && holder_link_post(u->session->link, LINK_UNMAP, ledger_next_id(u->session->broker->ledger), u->domain,
+                                         u->entries, u->n * sizeof u->entries[0], NULL, 0) < 0)
+                log_error("session %" PRIu64 ": its holder does not take what is to be undone", u->session->id);
+        u->n = 0;
+}
+
+static void undo_add(struct undo *u, const struct dumped_mapping *m) {
+        if (u->n == ARRAY_SIZE(u->entries) || m->domain != u->domain)
+                undo_send(u);
+        u->domain = m->domain;
+        u->entries[u->n++] = (struct link_unmap_entry){ m->m.iova, m->m.length };
+}
+
+/* What the holder has and no row explains is undone (I2). Where it was to go that is what was still to do; elsewhere it also
+ * counts: it cannot happen while intents precede acts. */
 static void undo_unexplained(struct session *s, struct recovery *rec, unsigned *differs) {
+        struct undo undo = { .session = s };
+
         for (size_t i = 0; i < rec->n_mappings; i++) {
                 const struct dumped_mapping *m = &rec->mappings[i];
-                const struct link_unmap_entry entry = { m->m.iova, m->m.length };
 
                 if (m->explained)
                         continue;
-                *differs += 1;
-                log_error("session %" PRIu64 ": its holder has a mapping at 0x%" PRIx64 " that the ledger does not know: undone",
-                          s->id, m->m.iova);
-                holder_link_post(s->link, LINK_UNMAP, ledger_next_id(s->broker->ledger), m->domain, &entry, sizeof entry, NULL, 0);
+                if (!was_to_go(rec, m)) {
+                        *differs += 1;
+                        log_error("session %" PRIu64 ": its holder has a mapping at 0x%" PRIx64 " that the ledger does not know: "
+                                  "undone", s->id, m->m.iova);
+                }
+                undo_add(&undo, m);
         }
+        undo_send(&undo);
 }
 
-/* Did the open operation happen? MAP was found out with its rows. */
+/* Did the open operation happen? Of maps and unmaps reconcile_mappings.c has found it out. */
 static bool was_applied(const struct recovery *rec, const struct noted_op *op) {
         switch (op->row.kind) {
         case LEDGER_OP_CREATE_DOMAIN:
@@ -152,9 +168,6 @@ static bool was_applied(const struct recovery *rec, const struct noted_op *op) {
                 return recovery_find_memory(rec, op->row.object) != NULL;
         case LEDGER_OP_UNREGISTER:
                 return recovery_find_memory(rec, op->row.object) == NULL;
-        case LEDGER_OP_UNMAP:
-                return op->ranges == 0 || recovery_find_mapping(rec, op->row.object, op->first.iova) == NULL;
-        case LEDGER_OP_MAP:
         default:
                 return op->applied;
         }
@@ -177,11 +190,18 @@ static int write_objects(struct session *s, struct ledger *ledger, struct refusa
                         return -1;
         }
         for (struct domain *d = s->domains; d; d = d->hh.next) {
-                struct ledger_domain row = { .id = d->id, .session = s->id, .state = d->state };
+                struct ledger_domain row = { .id = d->id, .session = s->id, .state = d->state, .lazy = d->lazy.enabled };
 
                 text_copy(row.label, sizeof row.label, d->label);
                 if (ledger_domain_put(ledger, &row, r) < 0)
                         return -1;
+                for (size_t i = 0; i < d->windows.n; i++) {
+                        struct ledger_window window;
+
+                        window_fill_row(d->windows.of[i], d->id, &window);
+                        if (ledger_window_put(ledger, &window, r) < 0)
+                                return -1;
+                }
         }
         for (struct attachment *a = s->attachments; a; a = a->hh.next) {
                 struct ledger_attachment row = { .id = a->id, .domain = a->domain->id, .group = a->group, .state = a->state,
@@ -209,8 +229,6 @@ static int delete_object(struct ledger *ledger, const struct noted_op *op, struc
                 return op->applied ? 0 : ledger_memory_delete(ledger, op->row.object, r);
         case LEDGER_OP_UNREGISTER:
                 return op->applied ? ledger_memory_delete(ledger, op->row.object, r) : 0;
-        case LEDGER_OP_MAP:
-        case LEDGER_OP_UNMAP:
         default:
                 return 0;
         }
@@ -224,6 +242,8 @@ static int delete_lost(struct ledger *ledger, const struct lost_object *lost, st
                 return ledger_attachment_delete(ledger, lost->id, r);
         case LOST_MEMORY:
                 return ledger_memory_delete(ledger, lost->id, r);
+        case LOST_WINDOW:
+                return ledger_window_delete(ledger, lost->id, r);
         case LOST_DOMAIN:
         default:
                 return ledger_domain_delete(ledger, lost->id, r);
@@ -235,23 +255,63 @@ static int write_reconciled(struct journal_entry *entry, struct ledger *ledger, 
         struct recovery *rec = s->recovery;
 
         for (size_t i = 0; i < rec->n_ops; i++)
-                if (ledger_op_settle(ledger, &rec->ops[i].row, rec->ops[i].applied, r) < 0 ||
-                    delete_object(ledger, &rec->ops[i], r) < 0)
+                if (!rec->ops[i].open && (ledger_op_settle(ledger, &rec->ops[i].row, rec->ops[i].applied, r) < 0 ||
+                    delete_object(ledger, &rec->ops[i], r) < 0))
                         return -1;
         for (size_t i = 0; i < rec->n_lost; i++)        /* mappings and domains were noted before the memory they use */
                 if (delete_lost(ledger, &rec->lost[i], r) < 0)
                         return -1;
         if (rec->out_of_memory)
                 return refuse(r, REFUSAL_INTERNAL, "out of memory");
+        FAILPOINT(reconcile_written);
         return write_objects(s, ledger, r);
+}
+
+static void answer_of_unmap(const struct noted_op *op, struct answer *ret) {
+        for (size_t i = 0; i < op->n_ranges; i++)
+                ret->unmapped_bytes += op->ranges[i].length;
+        for (size_t i = 0; i < op->n_rests; i++)
+                ret->unmapped_bytes -= op->rests[i].length;
+        ret->unmapped_mappings = op->n_ranges;
+}
+
+/* A part of it is done and could not be undone: that is all that can be said of it. */
+static void answer_quarantined(struct session *s, struct noted_op *op) {
+        const struct answer nothing = { 0 };
+        struct refusal r;
+
+        refuse(&r, REFUSAL_DOMAIN_QUARANTINED,
+               "domain %" PRIu64 " is quarantined: this operation was done in part and could not be undone", op->row.object);
+        op_answer_store(&op->row, &nothing, &r);
+        if (op_key_restore(s, &op->row) < 0)
+                log_error("out of memory: a repeated request of session %" PRIu64 " will not be recognised", s->id);
+}
+
+static void answer_of_window(struct session *s, const struct noted_op *op, struct answer *ret) {
+        struct window *w = NULL;
+        struct refusal ignored;
+        struct domain *d;
+
+        HASH_FIND(hh, s->domains, &op->row.object, sizeof op->row.object, d);
+        if (d)
+                w = window_set_find(&d->windows, op->row.effect.made.memory, &ignored);
+        if (!w)
+                return;
+        ret->id = w->id;
+        window_fill_view(w, &ret->window);
 }
 
 /* What a repeated key is answered. An operation that did not happen leaves no trace: repeating it does it. */
 static void answer_of(struct session *s, struct noted_op *op) {
         struct answer answer = { .id = op->row.object };
+        struct attachment *a;
         struct memory *m;
 
         op->row.settled = true;
+        if (op->open && op->row.kind != LEDGER_OP_UNMAP_LAZY) {
+                answer_quarantined(s, op);
+                return;
+        }
         if (!op->applied) {
                 op->row.has_key = false;
                 return;
@@ -263,49 +323,74 @@ static void answer_of(struct session *s, struct noted_op *op) {
                         answer.page_size = m->page_size;
                         answer.sealed = m->sealed;
                 }
-        } else if (op->row.kind == LEDGER_OP_UNMAP) {
-                answer.unmapped_bytes = op->bytes;
-                answer.unmapped_mappings = op->ranges;
-        }
-        op_answer_store(&op->row, &answer, NULL);
+        } else if (op->row.kind == LEDGER_OP_ATTACH) {
+                HASH_FIND(hh, s->attachments, &op->row.object, sizeof op->row.object, a);
+                if (a)
+                        answer.info = a->domain->info;
+        } else if (op->row.kind == LEDGER_OP_UNMAP || op->row.kind == LEDGER_OP_UNMAP_LAZY ||
+                   op->row.kind == LEDGER_OP_REMOVE_WINDOW || op->row.kind == LEDGER_OP_RESET_WINDOWS)
+                answer_of_unmap(op, &answer);
+        else if (op->row.kind == LEDGER_OP_CREATE_WINDOW)
+                answer_of_window(s, op, &answer);
+        if (op->row.answer_size == 0)           /* else it was recorded with the intent */
+                op_answer_store(&op->row, &answer, NULL);
         if (op_key_restore(s, &op->row) < 0)
                 log_error("out of memory: a repeated request of session %" PRIu64 " will not be recognised", s->id);
 }
 
-static void refund_difference(struct session *s, const struct quota_amounts *before) {
-        struct quota_amounts now, gone;
+/* Reconciling takes away, and adds what stays of a mapping that was cut: the account follows, whatever the limits. */
+static void charge_difference(struct session *s, const struct quota_amounts *before) {
+        struct quota_amounts now, gone = { 0 }, come = { 0 };
 
         session_charges(s, &now);
         for (unsigned i = 0; i < _RESOURCE_N; i++)
-                gone.of[i] = before->of[i] - now.of[i];         /* reconciling only takes away */
+                if (before->of[i] > now.of[i])
+                        gone.of[i] = before->of[i] - now.of[i];
+                else
+                        come.of[i] = now.of[i] - before->of[i];
         quota_refund(&s->tenant->account, &gone);
+        if (!quota_adopt(&s->tenant->account, &come))
+                log_error("session %" PRIu64 ": what it is charged passes 2^64", s->id);
 }
 
-int reconcile_session(struct session *s) {
-        struct reconcile_entry entry = { .entry.apply = write_reconciled, .session = s };
+void reconcile_session(struct session *s) {
         struct quota_amounts before;
-        unsigned differs = 0;
-        struct refusal r;
 
         pthread_mutex_lock(&s->lock);
         recovery_sort(s->recovery);
         session_charges(s, &before);
-        reconcile_domains(s, s->recovery, &differs);
-        reconcile_attachments(s, s->recovery, &differs);
-        reconcile_memories(s, s->recovery, &differs);
-        undo_unexplained(s, s->recovery, &differs);
+        reconcile_open_changes(s, s->recovery);
+        reconcile_domains(s, s->recovery, &s->recovery->differs);
+        reconcile_attachments(s, s->recovery, &s->recovery->differs);
+        reconcile_memories(s, s->recovery, &s->recovery->differs);
+        undo_unexplained(s, s->recovery, &s->recovery->differs);
+        remove_unknown_windows(s, s->recovery);
         for (size_t i = 0; i < s->recovery->n_ops; i++) {
                 s->recovery->ops[i].applied = was_applied(s->recovery, &s->recovery->ops[i]);
                 answer_of(s, &s->recovery->ops[i]);
         }
-        refund_difference(s, &before);
+        charge_difference(s, &before);
         pthread_mutex_unlock(&s->lock);
-        /* Still RECONCILING: nobody changes the session while its rows are written. */
+        FAILPOINT(reconcile_decided);
+}
+
+/* Still RECONCILING: nobody changes the session while its rows are written. A ledger that cannot be written costs nobody the
+ * session: it waits, as the client does, whose requests are answered with RECOVERING. */
+int reconcile_record(struct session *s) {
+        struct reconcile_entry entry = { .entry.apply = write_reconciled, .session = s };
+        unsigned differs;
+        struct refusal r;
+
         if (journal_commit(s->broker->journal, &entry.entry, &r) < 0) {
-                log_error("session %" PRIu64 ": what its holder told cannot be recorded: %s", s->id, r.text);
-                revocation_begin(s, REFUSAL_LEDGER_UNAVAILABLE, "what its holder told could not be recorded");
+                LOCK_SCOPE(&s->lock);
+
+                if (!s->recovery->unrecorded)
+                        log_error("session %" PRIu64 ": what its holder told cannot be recorded yet: %s", s->id, r.text);
+                s->recovery->unrecorded = true;
                 return -1;
         }
+        differs = s->recovery->differs;
+        FAILPOINT(reconcile_committed);
         if (differs > 0 && !s->recovery->client_gone) {         /* a holder unmaps by itself when its client dies */
                 log_error("session %" PRIu64 " of tenant %s: ledger and holder differ in %u places that no operation explains",
                           s->id, s->tenant->name, differs);

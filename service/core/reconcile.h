@@ -4,6 +4,9 @@
 struct session;
 
 /* The ledger is the authority on intent, the holder on what was applied (DESIGN, section 5): brings the session's objects to
- * what the holder has, settles every open operation accordingly, undoes what no row explains, and makes the session live.
- * -1: that was not possible, and the session is being revoked. */
-int reconcile_session(struct session *s);
+ * what the holder has, and undoes what no row explains. */
+void reconcile_session(struct session *s);
+
+/* Then the ledger follows: every open operation is settled accordingly, and the session is live. -1: the ledger cannot be
+ * written now; to be tried again. */
+int reconcile_record(struct session *s);

@@ -20,6 +20,7 @@
 #include "core/recovery.h"
 #include "core/revocation.h"
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/fdmsg.h"
 #include "util/log.h"
 
@@ -81,6 +82,7 @@ static void greet(struct broker *b, struct session *s, int fd, const struct link
         s->recovery->client_gone = hello->client_gone != 0;
         holder_link_post(link, LINK_DUMP, seq, 0, NULL, 0, NULL, 0);
         pthread_mutex_unlock(&s->lock);
+        FAILPOINT(recover_dump_asked);
         loop_arm(b->loop, link, fd);
 }
 
@@ -88,18 +90,25 @@ void recover_accept(void *broker, int listen_fd) {
         struct broker *b = broker;
         _cleanup_close_ int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         struct link_hello hello;
+        struct refusal r;
         struct session *s;
         struct ucred peer;
         socklen_t size = sizeof peer;
 
         if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || receive_hello(fd, &hello) < 0)
                 return;
+        if (ledger_ids_ready(b->ledger, &r) < 0) {
+                /* It comes again. That the ledger cannot be written is not its fault: its time begins anew. */
+                atomic_store(&b->recover_until_ms, monotonic_ms() + b->options.recover_seconds * 1000ULL);
+                return;
+        }
         s = recognise(b, &hello, &peer);
         if (!s) {
                 log_warning("pid %d (uid %u) says to be the holder of session %" PRIu64 ", and is not", peer.pid, peer.uid,
                             hello.session);
                 return;
         }
+        FAILPOINT(recover_recognised);
         greet(b, s, fd_steal(&fd), &hello);
         session_unref(s);
 }
@@ -132,13 +141,26 @@ static int note(struct session *s, const struct link_header *h, size_t size, int
                 return h->seq == rec->dump_seq;
         if (recovery_note_message(rec, h, size) < 0)
                 return -1;
+        FAILPOINT(recover_dump_part);
         if (h->type == LINK_DUMP_ATTACHMENT)
                 return keep(s, h, &rec->attachments[rec->n_attachments - 1].a, fds);
         return 0;
 }
 
-void recovery_message(struct session *s, const struct link_header *h, size_t size, int *fds) {
+void recover_record(struct session *s) {
         bool gone;
+
+        if (reconcile_record(s) < 0)
+                return;
+        pthread_mutex_lock(&s->lock);
+        gone = s->recovery->client_gone;
+        s->recovery = recovery_free(s->recovery);
+        pthread_mutex_unlock(&s->lock);
+        if (gone)
+                revocation_begin(s, REFUSAL_UNKNOWN_SESSION, "the client died while the service was away");
+}
+
+void recovery_message(struct session *s, const struct link_header *h, size_t size, int *fds) {
         int r;
 
         pthread_mutex_lock(&s->lock);
@@ -150,12 +172,7 @@ void recovery_message(struct session *s, const struct link_header *h, size_t siz
         }
         if (r == 0)
                 return;
-        if (reconcile_session(s) < 0)
-                return;                 /* ended, and the reason logged */
-        pthread_mutex_lock(&s->lock);
-        gone = s->recovery->client_gone;
-        s->recovery = recovery_free(s->recovery);
-        pthread_mutex_unlock(&s->lock);
-        if (gone)
-                revocation_begin(s, REFUSAL_UNKNOWN_SESSION, "the client died while the service was away");
+        FAILPOINT(recover_dump_complete);
+        reconcile_session(s);
+        recover_record(s);
 }

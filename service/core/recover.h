@@ -15,6 +15,9 @@ int recover_load(struct broker *b, struct refusal *r);
 /* The loop: a holder connects to the link socket. */
 void recover_accept(void *broker, int listen_fd);
 
+/* What was reconciled goes to the ledger, now or at a later tick. */
+void recover_record(struct session *s);
+
 /* Messages of a dump. */
 void recovery_message(struct session *s, const struct link_header *h, size_t size, int *fds);
 struct recovery *recovery_free(struct recovery *r);

@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/adopt.h"
 #include "core/broker_private.h"
 #include "core/device.h"
 #include "core/domain.h"
+#include "core/domain_window.h"
 #include "core/holder_start.h"
 #include "core/op.h"
 #include "core/recover.h"
 #include "core/recovery.h"
 #include "core/revocation.h"
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/log.h"
 #include "util/text.h"
 
@@ -37,17 +41,24 @@ static int load_mapping(const struct ledger_mapping *row, void *arg) {
         struct mapping *m;
 
         HASH_FIND(hh, l->session->memories, &row->memory, sizeof row->memory, memory);
-        if (!memory || !iova_range_make(row->iova, row->length, &range))
-                return refuse(l->r, REFUSAL_LEDGER_UNAVAILABLE,
-                              "the ledger contradicts itself: mapping 0x%" PRIx64 " of domain %" PRIu64, row->iova, row->domain);
+        if (!memory || !iova_range_make(row->iova, row->length, &range)) {
+                refuse(l->r, REFUSAL_LEDGER_UNAVAILABLE,
+                       "the ledger contradicts itself: mapping 0x%" PRIx64 " of domain %" PRIu64, row->iova, row->domain);
+                l->r->errnum = EUCLEAN;
+                return -1;
+        }
         m = mapping_set_insert(&l->domain->mappings, range);
         if (!m)
                 return out_of_memory(l);
         m->memory = memory;
         m->offset = row->offset;
         m->access = row->access;
+        m->chunk_shift = (uint8_t)row->chunk_shift;
+        m->page_shift = (uint8_t)row->page_shift;
         m->state = MAPPING_LIVE;
         memory->mappings++;
+        if (!mapping_adopt(l->domain, m))
+                return out_of_memory(l);
         return recovery_note_mapping(l->session->recovery, row) < 0 ? out_of_memory(l) : 0;
 }
 
@@ -57,15 +68,28 @@ static int load_attachment(const struct ledger_attachment *row, void *arg) {
         return attachment_add(l->session, l->domain, row->id, row->device, row->group, row->state) ? 0 : out_of_memory(l);
 }
 
+/* One that is on its way has no place until it is known whether it is there; a default window that a reset brings back would lie
+ * where others are. */
+static int load_window(const struct ledger_window *row, void *arg) {
+        struct load *l = arg;
+        struct window w;
+
+        window_from_row(row, &w);
+        if (w.state == LEDGER_INTENDED && w.is_default)
+                w.range = window_range_at(WINDOW_NOWHERE, row->size);
+        return window_set_add(&l->domain->windows, &w) ? 0 : out_of_memory(l);
+}
+
 static int load_domain(const struct ledger_domain *row, void *arg) {
         struct load *l = arg;
 
-        l->domain = domain_add(l->session, row->id, row->label, row->state);
+        l->domain = domain_add(l->session, row->id, row->label, row->lazy, row->state);
         if (!l->domain)
                 return out_of_memory(l);
-        constraints_default(l->broker, &l->domain->info);
-        if (ledger_attachments(l->broker->ledger, row->id, load_attachment, l, l->r) != 0)
+        if (ledger_attachments(l->broker->ledger, row->id, load_attachment, l, l->r) != 0 ||
+            ledger_windows(l->broker->ledger, row->id, load_window, l, l->r) != 0)
                 return -1;
+        domain_adopt_window_tables(l->domain);
         return ledger_mappings(l->broker->ledger, row->id, load_mapping, l, l->r) != 0 ? -1 : 0;
 }
 
@@ -83,16 +107,17 @@ static int load_memory(const struct ledger_memory *row, void *arg) {
         m->sealed = row->sealed;
         m->writable = row->writable;
         m->state = row->state;
+        memory_identify(l->session, m);
         HASH_ADD(hh, l->session->memories, id, sizeof m->id, m);
         return 0;
 }
 
-static int load_op(const struct ledger_op *row, const struct ledger_range *ranges, size_t n, void *arg) {
+static int load_op(const struct ledger_op *row, const struct ledger_op_parts *parts, void *arg) {
         struct load *l = arg;
 
         if (row->settled)
                 return op_key_restore(l->session, row) < 0 ? out_of_memory(l) : 0;
-        return recovery_note_op(l->session->recovery, row, ranges, n) < 0 ? out_of_memory(l) : 0;
+        return recovery_note_op(l->session->recovery, row, parts) < 0 ? out_of_memory(l) : 0;
 }
 
 /* A session's tenant may be gone from the file meanwhile: its sessions go on, new ones are refused. */
@@ -108,6 +133,7 @@ static struct tenant *tenant_for(struct broker *b, const char *name) {
         text_copy(t->config.name, sizeof t->config.name, name);
         t->retired = true;
         quota_account_init(&t->account, t->name);
+        t->account.host = &b->host;
         HASH_ADD_STR(b->tenants, name, t);
         return t;
 }
@@ -141,6 +167,7 @@ static int load_session(const struct ledger_session *row, void *arg) {
         struct tenant *t = tenant_for(b, row->tenant);
         struct session *s = t ? session_new(b, t, row->id) : NULL;
         struct quota_amounts charges;
+        bool loaded;
 
         if (!s)
                 return out_of_memory(l);
@@ -151,13 +178,13 @@ static int load_session(const struct ledger_session *row, void *arg) {
         s->recovery = recovery_new();
         if (!s->recovery)
                 return out_of_memory(l);
-        if (ledger_memories(b->ledger, s->id, load_memory, l, l->r) != 0 ||
-            ledger_domains(b->ledger, s->id, load_domain, l, l->r) != 0 || ledger_ops(b->ledger, s->id, load_op, l, l->r) != 0)
-                return -1;
-        session_charges(s, &charges);
+        loaded = ledger_memories(b->ledger, s->id, load_memory, l, l->r) == 0 &&
+                 ledger_domains(b->ledger, s->id, load_domain, l, l->r) == 0 &&
+                 ledger_ops(b->ledger, s->id, load_op, l, l->r) == 0;
+        session_charges(s, &charges);   /* also of a half: the stop that follows gives it back */
         if (!quota_adopt(&t->account, &charges))
                 return refuse(l->r, REFUSAL_LEDGER_UNAVAILABLE, "the charges of session %" PRIu64 " pass 2^64", s->id);
-        return 0;
+        return loaded ? 0 : -1;
 }
 
 int recover_load(struct broker *b, struct refusal *r) {
@@ -166,9 +193,12 @@ int recover_load(struct broker *b, struct refusal *r) {
 
         if (ledger_sessions(b->ledger, load_session, &l, r) != 0)
                 return -1;
+        FAILPOINT(recover_loaded);
         _cleanup_free_ struct session **list = broker_sessions(b, &n);
         b->recover_until_ms = monotonic_ms() + b->options.recover_seconds * 1000ULL;
         atomic_store(&b->recovering, n > 0);
+        if (n == 0)
+                device_find_orphans(b);
         if (n > 0)
                 log_notice("%zu sessions of a former life of this service: waiting up to %u s for their holders", n,
                            b->options.recover_seconds);
@@ -191,11 +221,16 @@ void recover_tick(struct broker *b) {
         _cleanup_free_ struct session **list = broker_sessions(b, &n);
         for (size_t i = 0; list && i < n; i++) {
                 enum session_stage stage;
+                bool unrecorded;
 
                 pthread_mutex_lock(&list[i]->lock);
                 stage = list[i]->stage;
+                unrecorded = list[i]->recovery && list[i]->recovery->unrecorded;
                 pthread_mutex_unlock(&list[i]->lock);
-                if (stage == SESSION_DETACHED || stage == SESSION_RECONCILING) {
+                if (stage == SESSION_RECONCILING && unrecorded) {
+                        recover_record(list[i]);
+                        waiting = true;
+                } else if (stage == SESSION_DETACHED || stage == SESSION_RECONCILING) {
                         if (late || holder_wait(list[i]->holder_pidfd, 0))
                                 revocation_begin(list[i], REFUSAL_HOLDER_LOST, "its holder did not come back");
                         waiting = true;
@@ -204,7 +239,9 @@ void recover_tick(struct broker *b) {
         }
         /* Sessions that are being ended keep their groups from being lent: core/lease.c knows them as orphans by then. */
         if (!waiting && atomic_load(&b->revocations) == 0) {
+                device_find_orphans(b);
                 atomic_store(&b->recovering, false);
+                FAILPOINT(recovered);
                 log_notice("recovered: %zu sessions go on", n);
         }
 }

@@ -35,6 +35,10 @@ struct recovery *recovery_new(void) {
 struct recovery *recovery_free(struct recovery *r) {
         if (!r)
                 return NULL;
+        for (size_t i = 0; i < r->n_ops; i++) {
+                free(r->ops[i].ranges);
+                free(r->ops[i].rests);
+        }
         free(r->rows);
         free(r->ops);
         free(r->memories);
@@ -55,18 +59,29 @@ int recovery_note_mapping(struct recovery *r, const struct ledger_mapping *row) 
         return 0;
 }
 
-int recovery_note_op(struct recovery *r, const struct ledger_op *row, const struct ledger_range *ranges, size_t n) {
+/* *ret: a copy of n elements, NULL for none. */
+static int copy(void **ret, const void *from, size_t n, size_t size) {
+        *ret = NULL;
+        if (n == 0)
+                return 0;
+        *ret = calloc(n, size);
+        if (!*ret)
+                return -1;
+        memcpy(*ret, from, n * size);
+        return 0;
+}
+
+int recovery_note_op(struct recovery *r, const struct ledger_op *row, const struct ledger_op_parts *parts) {
         struct noted_op *op = APPEND(r, ops);
 
         if (!op)
                 return -1;
         op->row = *row;
-        op->ranges = n;
-        if (n > 0)
-                op->first = ranges[0];
-        for (size_t i = 0; i < n; i++)
-                op->bytes += ranges[i].length;
-        return 0;
+        op->n_ranges = parts->n_ranges;
+        op->n_rests = parts->n_rests;
+        return copy((void **)&op->ranges, parts->ranges, parts->n_ranges, sizeof *parts->ranges) < 0 ||
+                               copy((void **)&op->rests, parts->rests, parts->n_rests, sizeof *parts->rests) < 0
+                       ? -1 : 0;
 }
 
 void recovery_note_lost(struct recovery *r, enum lost_kind kind, uint64_t id, uint64_t iova) {
@@ -103,6 +118,7 @@ int recovery_note_message(struct recovery *r, const struct link_header *h, size_
         struct dumped_attachment *a;
         struct link_dump_memory *m;
         struct dumped_domain *d;
+        struct dumped_window *w;
 
         switch (h->type) {
         case LINK_DUMP_MEMORY:
@@ -124,6 +140,12 @@ int recovery_note_message(struct recovery *r, const struct link_header *h, size_
                 a->domain = h->domain;
                 take(&a->a, sizeof a->a, h + 1, size);
                 a->a.attach.device[sizeof a->a.attach.device - 1] = '\0';
+                return 0;
+        case LINK_DUMP_WINDOW:
+                if (!(w = APPEND(r, windows)))
+                        return -1;
+                w->domain = h->domain;
+                take(&w->w, sizeof w->w, h + 1, size);
                 return 0;
         case LINK_DUMP_MAPPINGS:
                 return note_mappings(r, h, size);
@@ -190,6 +212,14 @@ struct dumped_mapping *recovery_find_mapping(const struct recovery *r, uint64_t 
         const struct dumped_mapping key = { .domain = domain, .m.iova = iova };
 
         return r->n_mappings ? bsearch(&key, r->mappings, r->n_mappings, sizeof key, compare_dumped) : NULL;
+}
+
+struct dumped_mapping *recovery_find_exact(const struct recovery *r, uint64_t domain, const struct link_map_entry *e) {
+        struct dumped_mapping *there = recovery_find_mapping(r, domain, e->iova);
+
+        return there && there->m.length == e->length && there->m.memory == e->memory && there->m.offset == e->offset &&
+                               there->m.access == e->access && there->m.chunk_shift == e->chunk_shift
+                       ? there : NULL;
 }
 
 struct noted_op *recovery_op_of_row(const struct recovery *r, uint64_t domain, uint64_t iova) {

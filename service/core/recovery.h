@@ -27,18 +27,26 @@ struct dumped_mapping {
         bool explained;                 /* the ledger has it too */
 };
 
+struct dumped_window {
+        uint64_t domain;
+        struct link_window w;
+        bool explained, unknown;        /* the ledger has it too; it has not, and it is to go */
+};
+
 struct noted_mapping {                  /* which operation made a row */
         uint64_t domain, iova, op;
 };
 
 struct noted_op {
         struct ledger_op row;
-        struct ledger_range first;      /* of an UNMAP */
-        uint64_t bytes, ranges;         /* of an UNMAP, for its answer */
+        struct ledger_range *ranges;    /* of an UNMAP: what goes */
+        struct ledger_mapping *rests;   /* and what stays of it */
+        size_t n_ranges, n_rests;
         bool applied;
+        bool open;                      /* not to be settled: a lazy unmap that waits again, or a domain in quarantine */
 };
 
-enum lost_kind { LOST_MAPPING, LOST_ATTACHMENT, LOST_MEMORY, LOST_DOMAIN };
+enum lost_kind { LOST_MAPPING, LOST_ATTACHMENT, LOST_MEMORY, LOST_DOMAIN, LOST_WINDOW };
 
 struct lost_object {                    /* in the ledger, and not in the holder: its row goes */
         enum lost_kind kind;
@@ -52,19 +60,22 @@ struct lost_object {                    /* in the ledger, and not in the holder:
 struct recovery {
         uint64_t dump_seq;              /* of the LINK_DUMP */
         bool client_gone;
+        unsigned differs;               /* places where ledger and holder differ, and no operation explains it */
+        bool unrecorded;                /* reconciled, and the ledger could not be written: tried again */
         RECOVERY_ARRAY(struct noted_mapping, rows);
         RECOVERY_ARRAY(struct noted_op, ops);
         RECOVERY_ARRAY(struct link_dump_memory, memories);
         RECOVERY_ARRAY(struct dumped_domain, domains);
         RECOVERY_ARRAY(struct dumped_attachment, attachments);
         RECOVERY_ARRAY(struct dumped_mapping, mappings);
+        RECOVERY_ARRAY(struct dumped_window, windows);
         RECOVERY_ARRAY(struct lost_object, lost);
         bool out_of_memory;             /* something could not be noted */
 };
 
 struct recovery *recovery_new(void);
 int recovery_note_mapping(struct recovery *r, const struct ledger_mapping *row);
-int recovery_note_op(struct recovery *r, const struct ledger_op *row, const struct ledger_range *ranges, size_t n);
+int recovery_note_op(struct recovery *r, const struct ledger_op *row, const struct ledger_op_parts *parts);
 
 /* What the holder does not have; found out while reconciling. */
 void recovery_note_lost(struct recovery *r, enum lost_kind kind, uint64_t id, uint64_t iova);
@@ -77,6 +88,8 @@ const struct dumped_domain *recovery_find_domain(const struct recovery *r, uint6
 const struct dumped_attachment *recovery_find_attachment(const struct recovery *r, uint64_t id);
 /* By domain and exact IOVA; sorted by then (recovery_sort). */
 struct dumped_mapping *recovery_find_mapping(const struct recovery *r, uint64_t domain, uint64_t iova);
+/* The same, if it is just this one. */
+struct dumped_mapping *recovery_find_exact(const struct recovery *r, uint64_t domain, const struct link_map_entry *e);
 void recovery_sort(struct recovery *r);
 /* The unsettled operation that made that row; NULL: it was settled. */
 struct noted_op *recovery_op_of_row(const struct recovery *r, uint64_t domain, uint64_t iova);

@@ -23,11 +23,22 @@
 struct broker;
 struct session;
 
+struct window_view {
+        uint64_t id, start, size;       /* size 0: 2^64 */
+        uint64_t mappings, mapped_bytes, quota, table_bytes;
+        uint32_t page_shift, levels;
+        uint32_t is_default;
+        uint32_t state;                 /* enum ledger_object_state */
+};
+
 struct answer {
         uint64_t id;                    /* domain, attachment or memory */
         uint64_t size, page_size;       /* RegisterMemory */
         bool sealed;
-        uint64_t unmapped_bytes, unmapped_mappings;     /* Unmap */
+        uint64_t unmapped_bytes, unmapped_mappings;     /* Unmap, Sync, RemoveWindow, ResetWindows */
+        uint64_t iova, mappings;        /* Map: where the first is; how many, after merging */
+        uint64_t locked_bytes, table_bytes;     /* Map: what it was charged, or would be */
+        struct window_view window;      /* CreateWindow */
         struct container_info info;     /* AttachDevice */
 };
 
@@ -69,6 +80,7 @@ void session_close_request(struct session *s, struct reply *reply);
 struct create_domain_request {
         struct request_key key;
         const char *label;
+        bool lazy;                      /* unmapped ranges are flushed later (core/lazy.h) */
 };
 void domain_create_request(struct session *s, const struct create_domain_request *req, struct reply *reply);
 
@@ -117,23 +129,65 @@ struct map_request {
         size_t n_memory;
         const uint32_t *access;         /* likewise */
         size_t n_access;
+        const uint64_t *chunk;          /* likewise; n_chunk 0: none */
+        size_t n_chunk;
+        bool expose_pages, merge, dry_run;
+        bool anywhere;                  /* iova is NULL; the entries are laid out one after another */
+        uint64_t window;                /* with anywhere; 0: the best one */
 };
 void map_request_start(struct session *s, const struct map_request *req, struct reply *reply);
+
+enum split_policy {                     /* numbers of proto SplitPolicy */
+        SPLIT_AT_CHUNKS = 0,
+        SPLIT_REMAP = 1,
+        SPLIT_HITLESS = 2,
+};
 
 struct unmap_request {
         struct request_key key;
         uint64_t domain;
         size_t n;                       /* 1..REQUEST_BATCH_MAX; 0: everything in the domain */
         const uint64_t *iova, *length;
+        enum split_policy split;
 };
 void unmap_request_start(struct session *s, const struct unmap_request *req, struct reply *reply);
+
+struct sync_request {
+        struct request_key key;
+        uint64_t domain;
+};
+void sync_request_start(struct session *s, const struct sync_request *req, struct reply *reply);
+
+struct create_window_request {
+        struct request_key key;
+        uint64_t domain, min_page_size, size, quota;
+        uint32_t page_shift, levels;
+        bool dry_run;
+};
+void window_create_request(struct session *s, const struct create_window_request *req, struct reply *reply);
+
+struct remove_window_request {
+        struct request_key key;
+        uint64_t domain, window;
+        bool force;
+};
+void window_remove_request(struct session *s, const struct remove_window_request *req, struct reply *reply);
+
+struct reset_windows_request {
+        struct request_key key;
+        uint64_t domain;
+};
+void windows_reset_request(struct session *s, const struct reset_windows_request *req, struct reply *reply);
 
 /* ---- queries; NULL session: an operator asks, everything is visible ---- */
 
 struct mapping_view {
         uint64_t domain, iova, length, memory, offset;
         uint32_t access;
-        const char *state;              /* "intended", "live", "unmapping"; static */
+        const char *state;              /* "intended", "live", "unmapping", "deferred"; static */
+        uint64_t chunk;                 /* 0: whole only */
+        struct iova_range exposed;      /* what the device sees because of it; first > last: the range itself */
+        uint32_t exposed_access;
 };
 
 #define VIEW_ATTACHMENTS_MAX 64U
@@ -150,6 +204,8 @@ struct domain_view {
         const char *state;
         uint32_t client_pid;
         struct container_info info;     /* what would be true without a device, until one is attached */
+        bool lazy;
+        uint64_t deferred_mappings, deferred_bytes, kernel_mappings, table_bytes, shared_pages;
         size_t n_attachments;
         struct attachment_view attachments[VIEW_ATTACHMENTS_MAX];
 };
@@ -164,6 +220,18 @@ size_t domain_list(struct broker *b, const char *tenant, uint64_t after, size_t 
  * last one. domain 0 with a NULL session is refused (UNKNOWN_DOMAIN): list per domain. */
 int mapping_list(struct broker *b, struct session *s, uint64_t domain, struct iova_range range, size_t max,
                  struct mapping_view *ret, size_t *ret_n, bool *ret_more, struct refusal *r);
+
+#define VIEW_WINDOWS_MAX 64U
+
+struct windows_view {
+        size_t n;                       /* ascending start */
+        struct window_view windows[VIEW_WINDOWS_MAX];
+        uint32_t can_create, levels_max;
+        uint64_t page_sizes, largest;
+        size_t n_free;                  /* where a created window can lie; 0: the platform chooses */
+        struct iova_range free[IOVA_RANGES_MAX];
+};
+int window_query(struct broker *b, struct session *s, uint64_t domain, struct windows_view *ret, struct refusal *r);
 
 struct quota_view {
         enum resource resource;
@@ -197,6 +265,14 @@ struct status_view {
         uint64_t uptime_seconds, tenants, sessions, domains, mappings, mapped_bytes, devices, orphaned_devices;
 };
 void broker_status(struct broker *b, struct status_view *ret);
+
+#define HOST_USE_MAX 2U
+struct host_use_view {
+        enum resource resource;
+        uint64_t limit, used;           /* of all tenants together; limit UINT64_MAX: none */
+        uint64_t promised;              /* the sum of their quotas; UINT64_MAX: one of them has no limit */
+};
+size_t host_use_list(struct broker *b, struct host_use_view *ret);      /* room for HOST_USE_MAX; returns how many */
 const char *broker_backend_name(struct broker *b);      /* "soft", "vfio-type1" */
 /* What this kernel cannot do, one sentence each, NULL-terminated, static for the broker's life. */
 const char *const *broker_degraded(struct broker *b);

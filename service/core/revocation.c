@@ -7,16 +7,20 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/adopt.h"
 #include "core/broker_private.h"
 #include "core/holder_link.h"
 #include "core/holder_start.h"
 #include "core/session_start.h"
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/log.h"
 #include "util/text.h"
 
 #define POLITE_MS 300           /* a holder that is well ends by itself within this */
-#define KILL_WAIT_MS 10000      /* how often a holder that cannot die is written about */
+#define KILL_WAIT_MS 500        /* how long it is waited for a holder before looking whether the service stops */
+#define KILL_STOP 8U            /* of these waits, what a stop allows: less than revocation_wait_all() waits */
+#define KILL_TELL 20U           /* of these waits, after which a holder that cannot die is written about */
 
 struct revocation {
         struct journal_entry entry;
@@ -33,7 +37,10 @@ static int write_ending(struct journal_entry *entry, struct ledger *ledger, stru
 }
 
 static int write_deleted(struct journal_entry *entry, struct ledger *ledger, struct refusal *r) {
-        return ledger_session_delete(ledger, ((struct revocation *)entry)->row.id, r);
+        int deleted = ledger_session_delete(ledger, ((struct revocation *)entry)->row.id, r);
+
+        FAILPOINT(revoke_rows_deleted);
+        return deleted;
 }
 
 /* The rows are gone, and with them the last trace. */
@@ -41,6 +48,7 @@ static void forgotten(struct journal_entry *entry) {
         struct revocation *v = (struct revocation *)entry;
         struct broker *b = v->session->broker;
 
+        FAILPOINT(revoke_forgotten);
         session_unref(v->session);
         free(v);
         atomic_fetch_sub(&b->revocations, 1);
@@ -59,55 +67,113 @@ static void end_holder(struct revocation *v) {
                 holder_link_close(v->link, v->reason == REFUSAL_MEMORY_STALLED ? v->reason : REFUSAL_HOLDER_LOST, v->why);
 }
 
-/* Groups of a session that had no live broker when it ended: no keepers, only the kernel knows whether they are free. */
-static void adopt_orphans(struct session *s) {
+/* Groups of a session that had no live broker when it ended: no keepers, only the kernel knows whether they are free. True:
+ * there are some, so that nobody of ours can cut them off from what is mapped there. */
+static bool adopt_orphans(struct session *s) {
+        bool any = false;
         LOCK_SCOPE(&s->lock);
 
         for (struct attachment *a = s->attachments; a; a = a->hh.next) {
                 struct lease l;
 
-                if (!lease_describe(s->broker, a->group, &l))
-                        lease_adopt_orphan(s->broker, s->tenant->name, a->group, a->device);
+                if (lease_describe(s->broker, a->group, &l))
+                        continue;
+                lease_adopt_orphan(s->broker, s->tenant->name, a->group, a->device);
+                any = true;
         }
+        return any;
 }
 
-static void unmap_everything(struct revocation *v) {
+static bool has_orphans(struct session *s) {
+        LOCK_SCOPE(&s->lock);
+
+        for (struct attachment *a = s->attachments; a; a = a->hh.next) {
+                struct lease l;
+
+                if (lease_describe(s->broker, a->group, &l) && l.state == LEASE_ORPHANED)
+                        return true;
+        }
+        return false;
+}
+
+/* Until the kernel gives its groups back, what the session had mapped may be reachable, and is pinned: it stays, and stays
+ * charged (I1, I2). Nobody else waits for it. False: the service stops meanwhile; the next one goes on from the rows. */
+static bool outlast_orphans(struct session *s) {
+        struct broker *b = s->broker;
+        bool stopping;
+
+        atomic_fetch_add(&b->lingering, 1);
+        atomic_fetch_sub(&b->revocations, 1);
+        lease_check_orphans(b);
+        if (has_orphans(s))
+                log_warning("session %" PRIu64 " of tenant %s: a process has its device open, and nobody is left who could cut it "
+                            "off; it stays charged until the device is closed", s->id, s->tenant->name);
+        while (!(stopping = atomic_load(&b->stopping)) && has_orphans(s))
+                usleep(100000);
+        atomic_fetch_add(&b->revocations, 1);
+        atomic_fetch_sub(&b->lingering, 1);
+        return !stopping || !has_orphans(s);
+}
+
+/* False: the service stops before it could be done; the next one goes on from the rows. */
+static bool unmap_everything(struct revocation *v) {
         struct session *s = v->session;
+        const atomic_bool *stopping = &s->broker->stopping;
 
         lease_revoke_session(s->broker, s->id);
-        while (!holder_wait(s->holder_pidfd, KILL_WAIT_MS))
+        FAILPOINT(revoke_unmapped);
+        for (unsigned waits = 1; !holder_wait(s->holder_pidfd, KILL_WAIT_MS); waits++) {
+                if (atomic_load(stopping) && waits >= KILL_STOP)
+                        return false;
+                if (waits % KILL_TELL != 0)
+                        continue;
                 log_warning("session %" PRIu64 " of tenant %s: its holder (pid %u) cannot be killed yet, perhaps its memory's "
                             "inode is stuck; it stays charged and its devices are not lent", s->id, s->tenant->name,
                             s->holder_pid);
+        }
         /* What a last operation may have mapped between the first time and its death. */
-        while (lease_revoke_session(s->broker, s->id) < 0)
-                sleep(1);
+        while (lease_revoke_session(s->broker, s->id) < 0) {
+                if (atomic_load(stopping))
+                        return false;
+                usleep(500000);
+        }
+        FAILPOINT(revoke_unmapped_again);
         while (atomic_load(&s->in_flight) > 0)
                 usleep(2000);
+        return true;
 }
 
 static void *run(void *arg) {
         struct revocation *v = arg;
         struct session *s = v->session;
-        struct quota_amounts charges;
         struct refusal r;
+        bool over;
 
+        FAILPOINT(revoke_begun);
         v->entry.apply = write_ending;
         if (journal_commit(s->broker->journal, &v->entry, &r) < 0)
                 log_error("session %" PRIu64 ": its end could not be recorded: %s", s->id, r.text);
+        FAILPOINT(revoke_recorded);
         end_holder(v);
+        FAILPOINT(revoke_holder_killed);
         if (v->connection >= 0)
                 discarder_refuse(s->broker->discarder, v->connection, v->reason, v->why);
-        unmap_everything(v);
-        adopt_orphans(s);
-        lease_end_session(s->broker, s->id);
+        over = unmap_everything(v) && (!adopt_orphans(s) || outlast_orphans(s));
+        if (over)
+                lease_end_session(s->broker, s->id);
+        FAILPOINT(revoke_leases_ended);
         holder_link_unref(v->link);
+        lazy_drop_session(s);
         pthread_mutex_lock(&s->lock);
-        session_charges(s, &charges);
+        session_refund(s);
         pthread_mutex_unlock(&s->lock);
-        quota_refund(&s->tenant->account, &charges);
-        broker_audit(s->broker, "session.ended", &s->peer, v->why);
         session_unregister(s);
+        if (!over) {
+                forgotten(&v->entry);
+                return NULL;
+        }
+        broker_audit(s->broker, "session.ended", &s->peer, v->why);
+        FAILPOINT(revoke_refunded);
         v->entry.apply = write_deleted;
         v->entry.done = forgotten;
         journal_defer(s->broker->journal, &v->entry);
@@ -154,7 +220,8 @@ void revocation_begin(struct session *s, enum refusal_reason reason, const char 
 void revocation_wait_all(struct broker *b, unsigned timeout_ms) {
         struct refusal r;
 
-        for (unsigned waited = 0; atomic_load(&b->revocations) > 0 && waited < timeout_ms; waited += 5) {
+        for (unsigned waited = 0; atomic_load(&b->revocations) + atomic_load(&b->lingering) > 0 && waited < timeout_ms;
+             waited += 5) {
                 usleep(5000);
                 journal_flush(b->journal, &r);
         }

@@ -7,12 +7,14 @@
 #include <time.h>
 
 #include "core/broker_private.h"
+#include "core/domain.h"
 #include "core/holder_link.h"
 #include "core/op.h"
 #include "core/recover.h"
 #include "core/revocation.h"
 #include "core/session_start.h"
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/log.h"
 #include "util/text.h"
 
@@ -55,7 +57,7 @@ static void free_objects(struct session *s) {
         }
         HASH_ITER(hh, s->domains, d, next_d) {
                 HASH_DEL(s->domains, d);
-                mapping_set_clear(&d->mappings);
+                domain_clear(d);
                 free(d);
         }
         HASH_ITER(hh, s->memories, m, next_m) {
@@ -193,6 +195,8 @@ int session_authenticate(struct broker *b, const char *token, const struct peer 
 
 void session_set_client_name(struct session *s, const char *name) {
         LOCK_SCOPE(&s->lock);
+
+        FAILPOINT(session_claimed);
         text_copy(s->client_name, sizeof s->client_name, name);
 }
 
@@ -261,10 +265,9 @@ void session_charges(struct session *s, struct quota_amounts *ret) {
         ret->of[RESOURCE_DOMAINS] = HASH_COUNT(s->domains);
         ret->of[RESOURCE_MEMORY_OBJECTS] = HASH_COUNT(s->memories);
         ret->of[RESOURCE_DEVICES] = HASH_COUNT(s->attachments);
-        for (struct domain *d = s->domains; d; d = d->hh.next) {
-                ret->of[RESOURCE_MAPPINGS] += d->mappings.count;
-                ret->of[RESOURCE_LOCKED_BYTES] += d->mappings.bytes;
-        }
+        for (struct domain *d = s->domains; d; d = d->hh.next)
+                for (unsigned i = 1; i < _RESOURCE_N; i++)
+                        ret->of[i] += d->charged.of[i];
         for (struct memory *m = s->memories; m; m = m->hh.next)
                 ret->of[RESOURCE_REGISTERED_BYTES] += m->charged_bytes;
 }
@@ -293,6 +296,7 @@ void session_link_message(struct session *s, const struct link_header *h, size_t
         case LINK_DUMP_DOMAIN:
         case LINK_DUMP_ATTACHMENT:
         case LINK_DUMP_MAPPINGS:
+        case LINK_DUMP_WINDOW:
         case LINK_RESULT:
                 recovery_message(s, h, size, fds);
                 return;

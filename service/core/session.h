@@ -9,10 +9,14 @@
 #include <uthash.h>
 
 #include "auth/peer.h"
+#include "core/lazy.h"
 #include "core/mapping.h"
 #include "core/quota.h"
 #include "core/requests.h"
 #include "core/secret.h"
+#include "core/shared_page.h"
+#include "core/table_pages.h"
+#include "core/window.h"
 #include "holder/protocol.h"
 #include "ledger.h"
 
@@ -36,6 +40,7 @@ struct memory {
         uint64_t id, size, page_size, dev, ino;
         uint64_t mappings;              /* mapping nodes that refer to it */
         uint64_t charged_bytes;         /* REGISTERED_BYTES */
+        struct locked_file *file;       /* of a sealed object: what its pages are counted by. NULL: each mapping counts */
         bool sealed, writable;
         enum ledger_object_state state;
 };
@@ -60,7 +65,15 @@ struct domain {
         uint32_t busy;                  /* operations in flight on it */
         bool has_info;                  /* info came from the holder: a device is attached */
         struct container_info info;
+        struct window_set windows;
+        bool resetting;                 /* its windows are about to be what they were in the beginning */
+        uint64_t window_tables;         /* of charged: the tables of the windows themselves */
         struct mapping_set mappings;
+        struct shared_page_set pages;
+        struct table_pages tables;
+        struct quota_amounts charged;   /* for all in it, but for locked pages (core/change.h) */
+        uint64_t kernel_mappings;       /* of the IOMMU's budget, with those that are on their way in or out */
+        struct lazy lazy;
 };
 
 struct key_memory;                      /* op.c */
@@ -89,6 +102,7 @@ struct session {
         int holder_pidfd;
         struct holder_link *link;       /* NULL: none. Counted: holder_link_unref() */
         struct domain *domains;         /* uthash by id */
+        bool has_lazy;                  /* some of them flush lazily, or did */
         struct memory *memories;
         struct attachment *attachments;
         struct key_memory *keys;        /* uthash by key */
@@ -109,6 +123,9 @@ struct domain *session_find_domain(struct session *s, uint64_t id, struct refusa
 struct memory *session_find_memory(struct session *s, uint64_t id, struct refusal *r);
 struct attachment *session_find_attachment(struct session *s, uint64_t id, struct refusal *r);
 
+/* With the session's lock held: its file, by which its pages are counted, if that can be told. */
+void memory_identify(struct session *s, struct memory *m);
+
 /* With the session's lock held: may it take new work. */
 int session_is_live(struct session *s, struct refusal *r);
 
@@ -120,7 +137,7 @@ struct session *session_find(struct broker *b, uint64_t id);            /* a ref
 /* What the session's own row in the ledger says now (session's lock held). */
 void session_row(const struct session *s, struct ledger_session *ret);
 
-/* What it and everything in it is charged (session's lock held). */
+/* What it and everything in it is charged, but for locked pages (session's lock held). */
 void session_charges(struct session *s, struct quota_amounts *ret);
 
 /* The link's messages that are not results (called by the link, no lock held). */

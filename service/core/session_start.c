@@ -14,6 +14,7 @@
 #include "core/holder_start.h"
 #include "core/revocation.h"
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/log.h"
 #include "util/text.h"
 
@@ -80,7 +81,7 @@ static struct session *prepare(struct broker *b, const struct peer *peer, struct
         pthread_mutex_lock(&b->lock);
         t = admit(b, peer, r);
         pthread_mutex_unlock(&b->lock);
-        if (!t || quota_charge(&t->account, &one, r) < 0)
+        if (!t || ledger_ids_ready(b->ledger, r) < 0 || quota_charge(&t->account, &one, r) < 0)
                 return NULL;
         s = session_new(b, t, ledger_next_id(b->ledger));
         if (!s || secret_random(token, sizeof token) < 0 || secret_random(s->secret, sizeof s->secret) < 0 ||
@@ -122,26 +123,30 @@ static int commit_row(struct session *s, struct refusal *r) {
         return journal_commit(s->broker->journal, &e.entry, r);
 }
 
-/* RLIMIT_MEMLOCK of a holder: type1 counts every mapping against it, so it must hold the tenant's cap on mapped bytes; the
- * quota is the precise fence, this the coarse one behind it. */
+/* RLIMIT_MEMLOCK of a holder. type1 counts a page against it for every mapping, our quota counts it once: the same memory can
+ * be mapped MEMLOCK_ALIASES times over before the kernel's count is in the way. The quota is the precise fence, this the coarse
+ * one behind it, also for what a holder might lock by itself. */
+#define MEMLOCK_ALIASES 16U
+#define MEMLOCK_SLACK (64U << 20)
+
 static uint64_t memlock_for(struct tenant *t) {
-        uint64_t limit[_RESOURCE_N], used[_RESOURCE_N], with_slack;
+        uint64_t limit[_RESOURCE_N], used[_RESOURCE_N], memlock;
 
         quota_account_read(&t->account, limit, used);
-        if (ADD_OVERFLOW(limit[RESOURCE_LOCKED_BYTES], 64U << 20, &with_slack))
+        if (MUL_OVERFLOW(limit[RESOURCE_LOCKED_BYTES], MEMLOCK_ALIASES, &memlock) ||
+            ADD_OVERFLOW(memlock, MEMLOCK_SLACK, &memlock) || memlock == UINT64_MAX)
                 return UINT64_MAX - 1;
-        return with_slack;
+        return memlock;
 }
+
+/* Memory objects of one session. Not the tenant's quota, which the broker asks for each and which may be raised meanwhile. */
+#define OBJECTS_MAX 1024U
 
 static int send_setup(struct session *s) {
         const struct broker_options *o = &s->broker->options;
         struct link_setup setup = { .session = s->id, .uid = s->holder_uid, .gid = s->holder_uid,
-                                    .max_objects = 1024, .orphan_seconds = o->orphan_seconds, .soft = o->soft };
-        uint64_t limit[_RESOURCE_N], used[_RESOURCE_N];
+                                    .max_objects = OBJECTS_MAX, .orphan_seconds = o->orphan_seconds, .soft = o->soft };
 
-        quota_account_read(&s->tenant->account, limit, used);
-        if (limit[RESOURCE_MEMORY_OBJECTS] < setup.max_objects)
-                setup.max_objects = (uint32_t)limit[RESOURCE_MEMORY_OBJECTS];
         memcpy(setup.secret, s->secret, sizeof setup.secret);
         setup.memlock = s->holder_uid == UINT32_MAX ? UINT64_MAX : memlock_for(s->tenant);
         if (s->holder_uid != UINT32_MAX)
@@ -153,7 +158,11 @@ static int send_setup(struct session *s) {
 static int start_holder(struct session *s, struct refusal *r) {
         struct broker *b = s->broker;
         struct holder_link *link;
-        int fd = holder_start(&b->options, &s->holder_pid), error;
+        int fd, error;
+
+        FAILPOINT(session_row_intended);
+        fd = holder_start(&b->options, &s->holder_pid);
+        FAILPOINT(session_holder_started);
 
         if (fd < 0)
                 return refuse(r, REFUSAL_INTERNAL, "cannot start a holder process: %s", strerror(-fd));
@@ -177,6 +186,7 @@ void session_start(struct broker *b, int connection, const struct peer *peer) {
                 session_refuse_connection(b, connection, &r);
                 return;
         }
+        FAILPOINT(session_admitted);
         s->connection = connection;     /* nobody else sees the session yet but listings */
         if (commit_row(s, &r) < 0 || start_holder(s, &r) < 0) {
                 log_error("session %" PRIu64 " of tenant %s cannot start: %s", s->id, s->tenant->name, r.text);
@@ -193,8 +203,11 @@ static int hand_over(struct session *s) {
 
         if (r < 0)
                 return r;
+        FAILPOINT(session_connection_sent);
         s->connection = fd_close(s->connection);
-        return holder_link_post(s->link, LINK_GO, 0, 0, NULL, 0, NULL, 0);
+        r = holder_link_post(s->link, LINK_GO, 0, 0, NULL, 0, NULL, 0);
+        FAILPOINT(session_handed_over);
+        return r;
 }
 
 void session_holder_ready(struct session *s, const struct link_header *h, size_t size) {
@@ -202,6 +215,7 @@ void session_holder_ready(struct session *s, const struct link_header *h, size_t
         struct refusal r;
         int error = 0;
 
+        FAILPOINT(session_hello);
         memcpy(&hello, h + 1, size < sizeof hello ? size : sizeof hello);
         pthread_mutex_lock(&s->lock);
         if (s->stage != SESSION_STARTING || s->connection < 0 || !s->link) {
@@ -227,12 +241,14 @@ void session_holder_ready(struct session *s, const struct link_header *h, size_t
                 revocation_begin(s, r.reason, r.text);
                 return;
         }
+        FAILPOINT(session_row_live);
         if (!hello.cgroup_joined && s->holder_uid != UINT32_MAX)
                 log_notice("session %" PRIu64 ": its holder could not join the client's cgroup '%s'; what it pins is charged to "
                            "the service's", s->id, s->peer.cgroup);
         pthread_mutex_lock(&s->lock);
         if (s->link)
                 holder_link_post(s->link, LINK_TOKEN, 0, 0, s->token, sizeof s->token, NULL, 0);
+        FAILPOINT(session_token_sent);
         explicit_bzero(s->token, sizeof s->token);
         explicit_bzero(s->secret, sizeof s->secret);
         pthread_mutex_unlock(&s->lock);

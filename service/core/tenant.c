@@ -24,6 +24,20 @@ bool tenant_name_is_valid(const char *name) {
         return n > 0 && n < LEDGER_NAME_MAX && name[n] == '\0' && strchr("_.-", name[0]) == NULL;
 }
 
+void tenant_fill_quotas(uint64_t quota[_RESOURCE_N], const uint64_t defaults[_RESOURCE_N]) {
+        uint64_t *tables = &quota[RESOURCE_TABLE_BYTES], locked;
+
+        for (unsigned i = 0; i < _RESOURCE_N; i++)
+                if (quota[i] == TENANT_QUOTA_KEEP)
+                        quota[i] = defaults[i];
+        if (*tables != TENANT_QUOTA_KEEP)
+                return;
+        locked = quota[RESOURCE_LOCKED_BYTES];
+        *tables = locked / TENANT_TABLE_SHARE > TENANT_TABLE_BYTES ? locked / TENANT_TABLE_SHARE : TENANT_TABLE_BYTES;
+        if (locked == UINT64_MAX)
+                *tables = UINT64_MAX;
+}
+
 bool tenant_may_lease(struct broker *b, struct tenant *t, const char *device, const char *vendor_device) {
         const struct ledger_tenant *c = &t->config;
         LOCK_SCOPE(&b->lock);
@@ -58,6 +72,7 @@ static struct tenant *add(struct broker *b, const struct ledger_tenant *config, 
                         return NULL;
                 text_copy(t->name, sizeof t->name, config->name);
                 quota_account_init(&t->account, t->name);
+                t->account.host = &b->host;
                 t->start_tokens = b->options.starts_per_second;
                 t->start_refilled_ms = monotonic_ms();
                 HASH_ADD_STR(b->tenants, name, t);
@@ -214,13 +229,15 @@ static void merge(struct broker *b, const struct tenant_upsert *u, const struct 
         if (old)
                 *ret = old->config;
         else {
-                memcpy(ret->quota, b->options.default_quota, sizeof ret->quota);
+                for (unsigned i = 0; i < _RESOURCE_N; i++)
+                        ret->quota[i] = TENANT_QUOTA_KEEP;
                 fields = ~0U;
         }
         text_copy(ret->name, sizeof ret->name, c->name);
         for (unsigned i = 1; (fields & TENANT_FIELD_QUOTAS) && i < _RESOURCE_N; i++)
                 if (c->quota[i] != TENANT_QUOTA_KEEP)
                         ret->quota[i] = c->quota[i];
+        tenant_fill_quotas(ret->quota, b->options.default_quota);       /* a new one; an old one has them all */
         if (fields & TENANT_FIELD_RULES) {
                 ret->n_rules = c->n_rules;
                 memcpy(ret->rules, c->rules, sizeof ret->rules);

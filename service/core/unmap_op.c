@@ -4,237 +4,220 @@
 #include <string.h>
 
 #include "core/broker_private.h"
+#include "core/change.h"
 #include "core/domain.h"
 #include "core/op.h"
+#include "core/split.h"
+#include "core/unmap_many.h"
 #include "util/cleanup.h"
 
 /*
- * Unmap: every range must be filled by whole live mappings. They are marked first, all of them, which keeps others away;
- * then the holder is told, LINK_BATCH_MAX at a time; the charge is given back when the holder has unmapped.
+ * Unmap: every range must be filled by live mappings, whole or cut where they can be (core/split.h). They are marked first,
+ * all of them, which keeps others away; then the holder is told, LINK_BATCH_MAX at a time (core/unmap_many.h); the charge is
+ * given back when the holder has unmapped. In a lazy domain that is later (core/lazy.h).
  */
 
-/* Whole mappings that an unmap has marked, shared by the operations that it needs. */
-struct marked {
-        struct mapping **nodes;
-        size_t n, room;
-};
-
-static bool mark(struct marked *k, struct mapping *m) {
-        if (k->n == k->room) {
-                size_t room = k->room ? k->room * 2 : 16;
-                struct mapping **nodes = reallocarray(k->nodes, room, sizeof(struct mapping *));
-
-                if (!nodes)
-                        return false;
-                k->nodes = nodes;
-                k->room = room;
-        }
-        m->state = MAPPING_UNMAPPING;
-        k->nodes[k->n++] = m;
-        return true;
-}
-
-static void unmark(struct marked *k) {
-        for (size_t i = 0; i < k->n; i++)
-                k->nodes[i]->state = MAPPING_LIVE;
-        free(k->nodes);
-}
-
-static int refuse_partial(struct iova_range range, const struct mapping *m, struct refusal *r) {
-        refuse(r, REFUSAL_PARTIAL_UNMAP,
-               "unmapping 0x%" PRIx64 "-0x%" PRIx64 " would split the mapping 0x%" PRIx64 "-0x%" PRIx64
-               ", which the IOMMU cannot do; the nearest borders are its two ends", range.first, range.last, m->range.first,
-               m->range.last);
-        r->conflict_first = m->range.first;
-        r->conflict_last = m->range.last;
-        r->nearest_below = m->range.first;
-        r->nearest_above = m->range.last + 1;
-        return -1;
-}
-
-static int refuse_hole(uint64_t first, uint64_t last, struct refusal *r) {
-        refuse(r, REFUSAL_NOT_MAPPED, "nothing is mapped at 0x%" PRIx64 "-0x%" PRIx64, first, last);
-        r->conflict_first = first;
-        r->conflict_last = last;
-        return -1;
-}
-
-static int mark_one(struct marked *k, struct mapping *m, struct refusal *r) {
-        if (m->state != MAPPING_LIVE)
-                return refuse(r, REFUSAL_IN_PROGRESS,
-                              "the mapping 0x%" PRIx64 "-0x%" PRIx64 " is being %s; repeat when that is done", m->range.first,
-                              m->range.last, m->state == MAPPING_INTENDED ? "made" : "unmapped");
-        return mark(k, m) ? 0 : refuse(r, REFUSAL_INTERNAL, "out of memory");
-}
-
-/* Marks the whole mappings that fill range. */
-static int mark_range(struct domain *d, struct iova_range range, struct marked *k, struct refusal *r) {
-        struct mapping *m = mapping_set_find(&d->mappings, range);
-        uint64_t next = range.first;
-
-        for (;; m = mapping_set_next(&d->mappings, m)) {
-                if (!m || m->range.first > next)
-                        return refuse_hole(next, m && m->range.first <= range.last ? m->range.first - 1 : range.last, r);
-                if (!iova_range_contains(range, m->range))
-                        return refuse_partial(range, m, r);
-                if (mark_one(k, m, r) < 0)
-                        return -1;
-                if (m->range.last == range.last)
-                        return 0;
-                next = m->range.last + 1;
-        }
-}
-
-static int mark_all(struct domain *d, struct marked *k, struct refusal *r) {
+static int mark_all(struct change *c, struct refusal *r) {
         static const struct iova_range all = { 0, UINT64_MAX };
+        struct mapping_set *set = &c->domain->mappings;
 
-        for (struct mapping *m = mapping_set_find(&d->mappings, all); m; m = mapping_set_next(&d->mappings, m))
-                if (mark_one(k, m, r) < 0)
+        for (struct mapping *m = mapping_set_find(set, all); m; m = mapping_set_next(set, m)) {
+                if (m->state == MAPPING_DEFERRED)
+                        continue;
+                if (m->state != MAPPING_LIVE)
+                        return refuse(r, REFUSAL_IN_PROGRESS,
+                                      "the mapping 0x%" PRIx64 "-0x%" PRIx64 " is being %s; repeat when that is done",
+                                      m->range.first, m->range.last, m->state == MAPPING_INTENDED ? "made" : "unmapped");
+                if (change_remove(c, m, r) < 0)
                         return -1;
+        }
         return 0;
 }
 
-static int mark_request(struct domain *d, const struct unmap_request *req, struct marked *k, struct refusal *r) {
-        if (req->n == 0)
-                return mark_all(d, k, r);
-        for (size_t i = 0; i < req->n; i++) {
-                struct iova_range range;
-                int e;
+static int mark_range(struct change *c, const struct unmap_request *req, size_t i, struct cuts *cuts, struct refusal *r) {
+        struct iova_range range;
 
-                if (req->length[i] == 0)
-                        e = refuse(r, REFUSAL_ZERO_LENGTH, "unmapping 0 bytes at IOVA 0x%" PRIx64 " was asked for", req->iova[i]);
-                else if (!iova_range_make(req->iova[i], req->length[i], &range))
-                        e = refuse(r, REFUSAL_RANGE_WRAPS, "IOVA 0x%" PRIx64 " plus length 0x%" PRIx64 " passes 2^64",
-                                   req->iova[i], req->length[i]);
-                else
-                        e = mark_range(d, range, k, r);
-                if (e < 0) {
-                        r->element = (int32_t)i;
-                        return -1;
-                }
-        }
-        return 0;
+        if (req->length[i] == 0)
+                return refuse(r, REFUSAL_ZERO_LENGTH, "unmapping 0 bytes at IOVA 0x%" PRIx64 " was asked for", req->iova[i]);
+        if (!iova_range_make(req->iova[i], req->length[i], &range))
+                return refuse(r, REFUSAL_RANGE_WRAPS, "IOVA 0x%" PRIx64 " plus length 0x%" PRIx64 " passes 2^64", req->iova[i],
+                              req->length[i]);
+        return split_range(c, range, i, cuts, r);
+}
+
+static int mark_request(struct change *c, const struct unmap_request *req, struct refusal *r) {
+        struct cuts cuts = { .policy = req->split };
+        size_t element = 0;
+        int result = 0;
+
+        if (req->n == 0)
+                return mark_all(c, r);
+        for (; element < req->n && result == 0; element += result == 0)
+                result = mark_range(c, req, element, &cuts, r);
+        if (result == 0)
+                result = split_make_rests(c, &cuts, &element, r);
+        free(cuts.cuts);
+        if (result < 0)
+                r->element = (int32_t)element;
+        return result;
 }
 
 /* ---- the operation ---- */
 
+/* The rows that go are what clients asked for, wherever the holder's ranges lie. */
 static int write_unmap_intent(struct op *op, struct ledger *ledger, struct refusal *r) {
-        /* one layout: struct link_unmap_entry and struct ledger_range are two 64-bit numbers each */
-        _Static_assert(sizeof(struct link_unmap_entry) == sizeof(struct ledger_range), "same layout");
+        const struct change *c = op->of.change.change;
+        size_t n = op->of.change.n_rows, n_rests = c->n_rests;
+        struct mapping **first = c->made + (c->n_made - n_rests);
+        struct ledger_mapping rests[LINK_BATCH_MAX];
+        struct ledger_range rows[LINK_BATCH_MAX];
+        struct ledger_op row = op->row;
 
-        return ledger_unmap_intend(ledger, &op->row, op_payload(op), op->message[0].count, r);
+        for (size_t i = 0; i < n; i++)
+                rows[i] = (struct ledger_range){ c->gone[i]->range.first, iova_range_length(c->gone[i]->range) };
+        for (size_t i = 0; i < n_rests; i++)
+                rests[i] = mapping_row(c->domain, first[i], op->row.id);
+        if (many_write_intent(op, ledger, r) < 0)
+                return -1;
+        /* Without such a row the key goes with the last part: whoever repeats it after a crash in between has the rest done. */
+        row.has_key &= n == c->n_gone;
+        return ledger_unmap_intend(ledger, &row, rows, n, rests, n_rests, r);
 }
 
 static void finish_unmap(struct op *op, struct link_result *result, int *fd);
 
-/* An op for the first LINK_BATCH_MAX of the n nodes. */
-static struct op *op_for(struct session *s, struct domain *d, struct mapping **nodes, size_t n) {
-        size_t now = n < LINK_BATCH_MAX ? n : LINK_BATCH_MAX;
-        struct op *op = op_new(s, LEDGER_OP_UNMAP, LINK_UNMAP, now * sizeof(struct link_unmap_entry));
-        struct link_unmap_entry *entries;
+/* An op for all of it, or for the first LINK_BATCH_MAX where whole mappings go and nothing else. NULL: no memory. */
+struct op *change_unmap_op(struct change *c, struct refusal *r) {
+        struct op *op;
 
+        if (c->last && c->n_gone <= LINK_BATCH_MAX)
+                return c->last(c, r);
+        op = op_new_change(c, LEDGER_OP_UNMAP, r);
         if (!op)
                 return NULL;
-        entries = op_payload(op);
-        for (size_t i = 0; i < now; i++)
-                entries[i] = (struct link_unmap_entry){ nodes[i]->range.first, iova_range_length(nodes[i]->range) };
-        op->of.map.domain = d;
-        op->of.map.nodes = nodes;
-        op->of.map.n = n;
-        op->row.object = op->message[0].domain = d->id;
-        op->message[0].count = (uint32_t)now;
-        op->deadline_ms = monotonic_ms() + s->broker->options.operation_deadline_ms;
+        op->of.change.n_rows = c->n_gone < LINK_BATCH_MAX ? c->n_gone : LINK_BATCH_MAX;
+        op->deadline_ms = monotonic_ms() + c->session->broker->options.operation_deadline_ms;
         op->write_intent = write_unmap_intent;
         op->finish = finish_unmap;
         return op;
 }
 
-/* Nodes that the holder has unmapped leave the set; with the session's lock held. */
-static void remove_unmapped(struct op *op, size_t n) {
-        struct quota_amounts freed = { 0 };
-        struct domain *d = op->of.map.domain;
-
-        for (size_t i = 0; i < n; i++) {
-                struct mapping *m = op->of.map.nodes[i];
-
-                freed.of[RESOURCE_MAPPINGS]++;
-                freed.of[RESOURCE_LOCKED_BYTES] += iova_range_length(m->range);
-                m->memory->mappings--;
-                mapping_set_remove(&d->mappings, m);
-        }
-        op->answer.unmapped_mappings += freed.of[RESOURCE_MAPPINGS];
-        op->answer.unmapped_bytes += freed.of[RESOURCE_LOCKED_BYTES];
-        quota_refund(&op->session->tenant->account, &freed);
-}
-
-/* One batch is done, more are left: an op for them takes over nodes, reply, key and what was counted. False: no memory. */
-static bool hand_on(struct op *done, size_t rest) {
+/* One batch is done, more are left: an op for them takes over change, reply and what was counted. False: no memory. */
+static bool hand_on(struct op *done) {
+        struct change *c = done->of.change.change;
+        struct refusal ignored;
         struct op *op;
 
-        memmove(done->of.map.nodes, done->of.map.nodes + done->message[0].count, rest * sizeof(struct mapping *));
-        op = op_for(done->session, done->of.map.domain, done->of.map.nodes, rest);
+        c->n_old -= done->of.change.n_old;
+        memmove(c->old, c->old + done->of.change.n_old, c->n_old * sizeof *c->old);
+        op = change_unmap_op(c, &ignored);
         if (!op)
                 return false;
         op->reply = done->reply;
         op->answer = done->answer;
-        op->row.has_key = done->row.has_key;
-        memcpy(op->row.key, done->row.key, sizeof op->row.key);
-        op->row.request_hash = done->row.request_hash;
+        many_hand_on(done, op);
         done->reply = NULL;
-        done->row.has_key = false;
         done->next = op;
         atomic_fetch_add(&op->session->in_flight, 1);
         return true;
 }
 
+/* This part, and those after it. What parts before it have done cannot be taken back, and was asked for as one thing: then only
+ * the end of the domain or the session clears it. */
+static void not_done(struct op *op, struct link_result *result) {
+        struct change *c = op->of.change.change;
+        struct refusal why = result->refusal;
+
+        if (!op->many || op->answer.unmapped_mappings == 0) {
+                many_end(op);
+                change_undo(c);
+                if (c->undone)
+                        c->undone(c);
+                return;
+        }
+        refuse(&result->refusal, REFUSAL_DOMAIN_QUARANTINED,
+               "%" PRIu64 " mappings were unmapped and the rest could not be, so the domain is quarantined; destroy it (%.200s)",
+               op->answer.unmapped_mappings, why.text);
+        result->flags |= LINK_RESULT_UNDO_FAILED;
+        c->domain->state = LEDGER_QUARANTINED;
+        change_abandon(c);
+}
+
+/* True: an op for the rest goes on. */
+static bool unmapped(struct op *op, struct link_result *result) {
+        struct change *c = op->of.change.change;
+
+        if (op->of.change.n_rows == c->n_gone) {
+                many_end(op);
+                change_apply(c, &op->answer.unmapped_bytes, &op->answer.unmapped_mappings);
+                return false;
+        }
+        change_apply_gone(c, op->of.change.n_rows, &op->answer.unmapped_bytes, &op->answer.unmapped_mappings);
+        if (hand_on(op))
+                return true;
+        refuse(&result->refusal, REFUSAL_INTERNAL, "out of memory: %" PRIu64 " mappings were unmapped, the rest were not",
+               op->answer.unmapped_mappings);
+        not_done(op, result);
+        return false;
+}
+
 static void finish_unmap(struct op *op, struct link_result *result, int *fd) {
-        size_t count = op->message[0].count, rest = op->of.map.n - count;
-        struct domain *d = op->of.map.domain;
-        struct marked k = { .nodes = op->of.map.nodes, .n = op->of.map.n };
+        struct change *c = op->of.change.change;
+        struct domain *d = c->domain;
 
         (void)fd;
         if (result->flags & LINK_RESULT_UNDO_FAILED)
                 d->state = LEDGER_QUARANTINED;
-        if (op_outcome_unknown(result)) {
-                d->busy--;
-                free(op->of.map.nodes);
+        if (op_outcome_unknown(result))
+                change_abandon(c);
+        else if (result->refusal.reason != REFUSAL_NONE)
+                not_done(op, result);
+        else if (unmapped(op, result))
                 return;
-        }
-        if (result->refusal.reason == REFUSAL_NONE) {
-                remove_unmapped(op, count);
-                if (rest > 0 && hand_on(op, rest))
-                        return;
-                k.n = rest;
-                if (rest > 0)
-                        refuse(&result->refusal, REFUSAL_INTERNAL,
-                               "out of memory: %" PRIu64 " mappings were unmapped, the rest were not",
-                               op->answer.unmapped_mappings);
-        }
         d->busy--;
-        unmark(&k);
+        change_free(c);
 }
 
-static struct op *admit_unmap(struct session *s, const void *request, struct refusal *r) {
-        const struct unmap_request *req = request;
-        struct domain *d = session_find_domain(s, req->domain, r);
-        struct marked k = { 0 };
+/* ---- admit ---- */
+
+static struct op *admit_change(struct change *c, const struct unmap_request *req, struct refusal *r) {
         struct op *op;
 
-        if (!d)
+        if (mark_request(c, req, r) < 0 || change_settle_pages(c, r) < 0 || c->n_gone == 0)
+                return NULL;            /* nothing refused: all of an empty domain; the holder has nothing to hear */
+        if (change_charge(c, r) < 0)
                 return NULL;
-        if (mark_request(d, req, &k, r) < 0) {
-                unmark(&k);
+        op = change_unmap_op(c, r);
+        if (op && many_begin(op, req, r) < 0) {
+                op_unref(op);
+                op = NULL;
+        }
+        if (!op)
+                return NULL;
+        change_commit(c);
+        if (lazy_accepts(c->domain, c))
+                lazy_prepare(op);
+        c->domain->busy++;
+        return op;
+}
+
+static struct op *admit_unmap(struct session *s, const void *request, struct answer *ret, struct refusal *r) {
+        const struct unmap_request *req = request;
+        struct domain *d = session_find_domain(s, req->domain, r);
+        struct change *c = d ? change_new(s, d) : NULL;
+        struct op *op;
+
+        (void)ret;
+        if (!c) {
+                if (d)
+                        refuse(r, REFUSAL_INTERNAL, "out of memory");
                 return NULL;
         }
-        if (k.n == 0)
-                return NULL;            /* all of an empty domain: done, the holder has nothing to hear */
-        op = op_for(s, d, k.nodes, k.n);
+        op = admit_change(c, req, r);
         if (!op) {
-                unmark(&k);
-                refuse(r, REFUSAL_INTERNAL, "out of memory");
-                return NULL;
+                change_undo(c);
+                change_free(c);
         }
-        d->busy++;
         return op;
 }
 
@@ -244,6 +227,7 @@ void unmap_request_start(struct session *s, const struct unmap_request *req, str
         if (req->key.present && req->n > 0) {
                 hash = request_hash(hash, req->iova, req->n * sizeof *req->iova);
                 hash = request_hash(hash, req->length, req->n * sizeof *req->length);
+                hash = request_hash_u64(hash, req->split);
         }
         request_start(s, &req->key, hash, reply, admit_unmap, req);
 }

@@ -34,7 +34,12 @@ struct method method_table[] = {
         CLIENT_ASYNC("Unmap", rpc_unmap),
         { .path = "/iommud.v1.Client/UnmapAll", .permission = PERMISSION_CLIENT, .session = true,
           .handle = rpc_unmap_all, .answer = rpc_unmap_answer },
+        CLIENT_ASYNC("Sync", rpc_sync),
         CLIENT("ListMappings", rpc_list_mappings),
+        CLIENT("QueryWindows", rpc_query_windows),
+        CLIENT_ASYNC("CreateWindow", rpc_create_window),
+        CLIENT_ASYNC("RemoveWindow", rpc_remove_window),
+        CLIENT_ASYNC("ResetWindows", rpc_reset_windows),
 
         OPERATOR("GetStatus", rpc_get_status),
         OPERATOR("UpsertTenant", rpc_upsert_tenant),
@@ -47,6 +52,7 @@ struct method method_table[] = {
         OPERATOR("ListDomains", rpc_list_domains),
         OPERATOR("ShowDomain", rpc_describe_domain),
         OPERATOR("ListAllMappings", rpc_list_mappings),
+        OPERATOR("ListWindows", rpc_query_windows),
         OPERATOR("CheckLedger", rpc_check_ledger),
 
         HEALTH("Check", rpc_health_check, false),

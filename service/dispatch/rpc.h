@@ -11,6 +11,11 @@ struct rpc_constraints {
         Iommud__V1__Range ranges[IOVA_RANGES_MAX], *pointers[IOVA_RANGES_MAX];
 };
 
+struct rpc_created_window {
+        Iommud__V1__CreateWindowResponse response;
+        Iommud__V1__Window window;
+};
+
 /* Room for the answer to any mutation. */
 struct rpc_response {
         union {
@@ -24,6 +29,10 @@ struct rpc_response {
                 Iommud__V1__UnregisterMemoryResponse unregister_memory;
                 Iommud__V1__MapResponse map;
                 Iommud__V1__UnmapResponse unmap;
+                Iommud__V1__SyncResponse sync;
+                struct rpc_created_window create_window;
+                Iommud__V1__RemoveWindowResponse remove_window;
+                Iommud__V1__ResetWindowsResponse reset_windows;
         };
         struct rpc_constraints constraints;
 };
@@ -50,11 +59,19 @@ static inline char *rpc_borrow(const char *s) {
         return (char *)(uintptr_t)s;
 }
 
+/* How much is in use above a limit that was lowered. */
+static inline uint64_t rpc_over(uint64_t limit, uint64_t used) {
+        return used > limit ? used - limit : 0;
+}
+
 /* What this version can do, as Capability bits. */
 #define RPC_CAPABILITIES                                                                                               \
         ((uint64_t)(IOMMUD__V1__CAPABILITY__CAPABILITY_MAP_BATCH | IOMMUD__V1__CAPABILITY__CAPABILITY_REQUEST_KEYS |   \
                     IOMMUD__V1__CAPABILITY__CAPABILITY_HUGETLB |                                                       \
-                    IOMMUD__V1__CAPABILITY__CAPABILITY_MAP_BEFORE_ATTACH))
+                    IOMMUD__V1__CAPABILITY__CAPABILITY_MAP_BEFORE_ATTACH |                                             \
+                    IOMMUD__V1__CAPABILITY__CAPABILITY_PARTIAL_UNMAP | IOMMUD__V1__CAPABILITY__CAPABILITY_SUBPAGE |    \
+                    IOMMUD__V1__CAPABILITY__CAPABILITY_LAZY_FLUSH | IOMMUD__V1__CAPABILITY__CAPABILITY_DRY_RUN |       \
+                    IOMMUD__V1__CAPABILITY__CAPABILITY_MERGE | IOMMUD__V1__CAPABILITY__CAPABILITY_WINDOWS))
 
 #define RPC_HANDLER(name) void name(struct rpc *rpc, const void *request, struct arena *arena)
 #define RPC_ANSWER(name) const void *name(const struct answer *a, struct rpc_response *out)
@@ -74,7 +91,12 @@ RPC_HANDLER(rpc_unregister_memory);
 RPC_HANDLER(rpc_map);
 RPC_HANDLER(rpc_unmap);
 RPC_HANDLER(rpc_unmap_all);
+RPC_HANDLER(rpc_sync);
 RPC_HANDLER(rpc_list_mappings);
+RPC_HANDLER(rpc_query_windows);
+RPC_HANDLER(rpc_create_window);
+RPC_HANDLER(rpc_remove_window);
+RPC_HANDLER(rpc_reset_windows);
 RPC_HANDLER(rpc_get_status);
 RPC_HANDLER(rpc_upsert_tenant);
 RPC_HANDLER(rpc_delete_tenant);
@@ -96,6 +118,10 @@ RPC_ANSWER(rpc_register_memory_answer);
 RPC_ANSWER(rpc_unregister_memory_answer);
 RPC_ANSWER(rpc_map_answer);
 RPC_ANSWER(rpc_unmap_answer);
+RPC_ANSWER(rpc_sync_answer);
+RPC_ANSWER(rpc_create_window_answer);
+RPC_ANSWER(rpc_remove_window_answer);
+RPC_ANSWER(rpc_reset_windows_answer);
 
 /* rpc_device.c, also for rpc_admin.c: a device with its group's members, in the arena; NULL without room. */
 Iommud__V1__Device *rpc_device_view(const struct device_view *v, struct arena *arena);

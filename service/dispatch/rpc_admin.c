@@ -56,14 +56,30 @@ static void collect_session(const struct session_view *v, void *arg) {
         c->answer->session_list[c->answer->n_session_list++] = &copy->message;
 }
 
+static void host_to_message(const struct host_use_view *v, Iommud__V1__HostUse *to) {
+        iommud__v1__host_use__init(to);
+        to->resource = (Iommud__V1__Resource)v->resource;
+        to->limit = v->limit;
+        to->used = v->used;
+        to->promised = v->promised;
+}
+
 void rpc_get_status(struct rpc *rpc, const void *request, struct arena *arena) {
         Iommud__V1__GetStatusResponse answer = IOMMUD__V1__GET_STATUS_RESPONSE__INIT;
         struct session_collect collect = { .answer = &answer, .arena = arena };
         const char *const *degraded = broker_degraded(rpc->broker);
+        Iommud__V1__HostUse host[HOST_USE_MAX], *hosts[HOST_USE_MAX];
+        struct host_use_view uses[HOST_USE_MAX];
         struct status_view v;
 
         (void)request;
         broker_status(rpc->broker, &v);
+        answer.n_host = host_use_list(rpc->broker, uses);
+        answer.host = hosts;
+        for (size_t i = 0; i < answer.n_host; i++) {
+                host_to_message(&uses[i], &host[i]);
+                hosts[i] = &host[i];
+        }
         answer.version = rpc_borrow(v.version);
         answer.backend = rpc_borrow(v.backend);
         answer.state = rpc_borrow(v.state);

@@ -1,13 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "dispatch/rpc.h"
 
+/* One of a later version is refused: a client must not take lazy for strict, nor the other way round. */
+static int flush_mode(Iommud__V1__FlushMode mode, bool *ret_lazy, struct refusal *r) {
+        if (mode != IOMMUD__V1__FLUSH_MODE__FLUSH_STRICT && mode != IOMMUD__V1__FLUSH_MODE__FLUSH_LAZY)
+                return refuse(r, REFUSAL_BAD_MESSAGE, "this service knows no flush_mode %d", (int)mode);
+        *ret_lazy = mode == IOMMUD__V1__FLUSH_MODE__FLUSH_LAZY;
+        return 0;
+}
+
 void rpc_create_domain(struct rpc *rpc, const void *request, struct arena *arena) {
         const Iommud__V1__CreateDomainRequest *req = request;
         struct create_domain_request core = { .label = req->label };
         struct refusal r;
 
         (void)arena;
-        if (rpc_key(&req->request_key, &core.key, &r) < 0 || rpc_name(req->label, "label", &r) < 0) {
+        if (rpc_key(&req->request_key, &core.key, &r) < 0 || rpc_name(req->label, "label", &r) < 0 ||
+            flush_mode(req->flush_mode, &core.lazy, &r) < 0) {
                 rpc_refuse(rpc, &r);
                 return;
         }
@@ -37,6 +46,26 @@ const void *rpc_destroy_domain_answer(const struct answer *a, struct rpc_respons
         (void)a;
         iommud__v1__destroy_domain_response__init(&out->destroy_domain);
         return &out->destroy_domain;
+}
+
+void rpc_sync(struct rpc *rpc, const void *request, struct arena *arena) {
+        const Iommud__V1__SyncRequest *req = request;
+        struct sync_request core = { .domain = req->domain };
+        struct refusal r;
+
+        (void)arena;
+        if (rpc_key(&req->request_key, &core.key, &r) < 0) {
+                rpc_refuse(rpc, &r);
+                return;
+        }
+        sync_request_start(rpc->session, &core, &rpc->reply);
+}
+
+const void *rpc_sync_answer(const struct answer *a, struct rpc_response *out) {
+        iommud__v1__sync_response__init(&out->sync);
+        out->sync.flushed_mappings = a->unmapped_mappings;
+        out->sync.flushed_bytes = a->unmapped_bytes;
+        return &out->sync;
 }
 
 static bool add_attachments(Iommud__V1__Domain *d, const struct domain_view *v, struct arena *arena) {
@@ -72,6 +101,12 @@ Iommud__V1__Domain *rpc_domain_view(const struct domain_view *v, bool operator_v
         d->constraints = rpc_constraints(&v->info, c);
         d->mappings = v->mappings;
         d->mapped_bytes = v->mapped_bytes;
+        d->flush_mode = v->lazy ? IOMMUD__V1__FLUSH_MODE__FLUSH_LAZY : IOMMUD__V1__FLUSH_MODE__FLUSH_STRICT;
+        d->deferred_mappings = v->deferred_mappings;
+        d->deferred_bytes = v->deferred_bytes;
+        d->kernel_mappings = v->kernel_mappings;
+        d->table_bytes = v->table_bytes;
+        d->shared_pages = v->shared_pages;
         if (operator_view) {
                 d->tenant = rpc_borrow(v->tenant);
                 d->session = v->session;

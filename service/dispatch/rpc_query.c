@@ -37,6 +37,7 @@ void rpc_get_quota(struct rpc *rpc, const void *request, struct arena *arena) {
                 quotas[i].resource = (Iommud__V1__Resource)views[i].resource;
                 quotas[i].limit = views[i].limit;
                 quotas[i].used = views[i].used;
+                quotas[i].over = rpc_over(views[i].limit, views[i].used);
                 pointers[i] = &quotas[i];
         }
         answer.tenant = rpc_borrow(session_tenant_name(rpc->session));
@@ -73,9 +74,10 @@ static int range_asked(const Iommud__V1__ListMappingsRequest *req, struct iova_r
 static bool mappings_to_message(const struct mapping_view *views, size_t n, bool more,
                                 Iommud__V1__ListMappingsResponse *answer, struct arena *arena) {
         Iommud__V1__Mapping *mappings = arena_alloc(arena, n * sizeof *mappings);
+        Iommud__V1__Range *exposed = arena_alloc(arena, n * sizeof *exposed);
 
         answer->mappings = arena_alloc(arena, n * sizeof *answer->mappings);
-        if (!mappings || !answer->mappings)
+        if (!mappings || !exposed || !answer->mappings)
                 return false;
         for (size_t i = 0; i < n; i++) {
                 iommud__v1__mapping__init(&mappings[i]);
@@ -86,6 +88,14 @@ static bool mappings_to_message(const struct mapping_view *views, size_t n, bool
                 mappings[i].access = views[i].access;
                 mappings[i].state = rpc_borrow(views[i].state);
                 mappings[i].domain = views[i].domain;
+                mappings[i].chunk = views[i].chunk;
+                if (views[i].exposed.first <= views[i].exposed.last) {
+                        iommud__v1__range__init(&exposed[i]);
+                        exposed[i].first = views[i].exposed.first;
+                        exposed[i].last = views[i].exposed.last;
+                        mappings[i].exposed = &exposed[i];
+                        mappings[i].exposed_access = views[i].exposed_access;
+                }
                 answer->mappings[i] = &mappings[i];
         }
         answer->n_mappings = n;

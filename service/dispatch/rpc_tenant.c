@@ -104,6 +104,7 @@ static bool quotas_to_message(const struct tenant_view *v, Iommud__V1__Tenant *t
                 q->resource = (Iommud__V1__Resource)i;
                 q->limit = v->config.quota[i];
                 q->used = v->used[i];
+                q->over = rpc_over(q->limit, q->used);
                 t->quotas[t->n_quotas++] = q;
         }
         return true;

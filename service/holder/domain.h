@@ -63,12 +63,29 @@ int domain_map(struct domain *d, const struct link_map_entry *entries, size_t n,
 int domain_unmap(struct domain *d, const struct link_unmap_entry *entries, size_t n, bool *ret_undo_failed,
                  struct refusal *r);
 
+/* Exact earlier mappings go, others come in their place: wholly or not at all. What is the same before and after (a
+ * remainder of a chunked mapping that is cut at a border of its chunks) is not touched; all else that was mapped by the
+ * former is unreachable for a moment. r->element counts unmaps first. */
+int domain_replace(struct domain *d, const struct link_unmap_entry *unmaps, size_t n_unmap,
+                   const struct link_map_entry *maps, size_t n_map, bool *ret_undo_failed, struct refusal *r);
+
+/* Windows of the IOMMU's own (backend.h): the same in every container, and made anew in each that comes. What is mapped in
+ * a window is unmapped with it: entries are all of that. */
+int domain_window_create(struct domain *d, const struct link_window *want, struct link_window *ret, bool *ret_undo_failed,
+                         struct refusal *r);
+int domain_window_remove(struct domain *d, uint64_t start, const struct link_unmap_entry *entries, size_t n,
+                         bool *ret_undo_failed, struct refusal *r);
+/* initial: what is there without a container. */
+int domain_windows_reset(struct domain *d, const struct link_window *initial, const struct link_unmap_entry *entries, size_t n,
+                         bool *ret_undo_failed, struct refusal *r);
+
 /* The client is gone: nothing is mapped any more, and nothing new is taken. */
 void domain_end(struct domain *d);
 
 struct domain_dump_sink {
         void (*domain)(void *userdata, const struct link_dump_domain *m);
         void (*attachment)(void *userdata, const struct link_dump_attachment *m, const int *fds, size_t n_fds);
+        void (*window)(void *userdata, const struct link_window *m);
         void (*mappings)(void *userdata, const struct link_map_entry *entries, size_t n);      /* n <= LINK_BATCH_MAX */
         void *userdata;
 };

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 
 /* --- containers ---------------------------------------------------------------------------------------------------*/
 
@@ -24,7 +25,8 @@ void domain_info(const struct domain *d, struct container_info *ret) {
                 /* the larger of the two granules is one that both can do, whether or not both name it as a page */
                 page = page_mask_smallest(i.page_sizes) > page_mask_smallest(ret->page_sizes)
                                ? page_mask_smallest(i.page_sizes) : page_mask_smallest(ret->page_sizes);
-                both = (struct container_info){ .page_sizes = (i.page_sizes & ret->page_sizes & ~(page - 1)) | page };
+                both = (struct container_info){ .page_sizes = (i.page_sizes & ret->page_sizes & ~(page - 1)) | page,
+                                                .windows = ret->windows };
                 both.max_mappings = i.max_mappings < ret->max_mappings ? i.max_mappings : ret->max_mappings;
                 both.n_ranges = (uint32_t)iova_ranges_intersect(i.ranges, i.n_ranges, ret->ranges, ret->n_ranges,
                                                                 both.ranges);
@@ -70,7 +72,7 @@ static int replay(struct domain *d, struct container *c, struct refusal *r) {
 
         RB_FOREACH(n, node_tree, &d->tree)
                 if (object_check(n->object, n->offset, iova_range_length(n->range), n->access, r) < 0 ||
-                    node_map_into(c, n, r) < 0)
+                    part_map_into(d, c, n, n->range, r) < 0)
                         return -1;
         return 0;
 }
@@ -90,10 +92,16 @@ static int group_new(struct domain *d, const struct link_attach *a, int fds[2], 
         g->keeper_fd = fds[0] >= 0 ? fcntl(fds[0], F_DUPFD_CLOEXEC, 0) : -1;
         open.container_fd = fd_steal(&fds[0]);
         open.group_fd = fd_steal(&fds[1]);
-        if (container_open(&open, &g->container, r) < 0 || replay(d, g->container, r) < 0) {
+        if (container_open(&open, &g->container, r) < 0) {
                 group_free(g);
                 return -1;
         }
+        FAILPOINT(apply_container_open);
+        if (windows_apply(d, g->container, r) < 0 || replay(d, g->container, r) < 0) {
+                group_free(g);
+                return -1;
+        }
+        FAILPOINT(apply_replayed);
         *ret = g;
         return 0;
 }
@@ -154,6 +162,7 @@ int domain_attach(struct domain *d, const struct link_attach *a, uint64_t seq, i
                 group_free(fresh);
                 return -1;
         }
+        FAILPOINT(apply_device_open);
         if (fresh) {
                 fresh->next = d->groups;
                 d->groups = fresh;
@@ -198,6 +207,7 @@ void attachment_free(struct domain *d, struct attachment *at) {
                 answer_refused(d, at->attach.attachment, at->cookie, &r);
         }
         device_close(at->device);
+        FAILPOINT(apply_device_closed);
         fd_close(at->keeper_fd);
         free(at);
         if (--g->n_attachments > 0)

@@ -26,6 +26,16 @@ static void dump_attachments(const struct domain *d, const struct domain_dump_si
         }
 }
 
+static void dump_windows(const struct domain *d, const struct domain_dump_sink *sink) {
+        for (uint32_t i = 0; i < d->n_windows; i++) {
+                const struct backend_window *w = &d->windows[i];
+                const struct link_window m = { .start = w->start, .size = w->size, .page_shift = w->page_shift,
+                                               .levels = w->levels };
+
+                sink->window(sink->userdata, &m);
+        }
+}
+
 static void dump_mappings(const struct domain *d, const struct domain_dump_sink *sink) {
         struct link_map_entry *entries = calloc(LINK_BATCH_MAX, sizeof *entries);
         struct node *node;
@@ -39,7 +49,8 @@ static void dump_mappings(const struct domain *d, const struct domain_dump_sink 
                 entries[n++] = (struct link_map_entry){ .iova = node->range.first,
                                                         .length = iova_range_length(node->range),
                                                         .memory = object_id(node->object), .offset = node->offset,
-                                                        .access = node->access };
+                                                        .access = node->access,
+                                                        .chunk_shift = node->chunk_shift };
                 if (n == LINK_BATCH_MAX) {
                         sink->mappings(sink->userdata, entries, n);
                         n = 0;
@@ -51,12 +62,14 @@ static void dump_mappings(const struct domain *d, const struct domain_dump_sink 
 }
 
 void domain_dump(const struct domain *d, const struct domain_dump_sink *sink) {
-        struct link_dump_domain m = { .mappings = d->n_mappings, .quarantined = d->undo_failures > 0 };
+        struct link_dump_domain m = { .mappings = d->n_mappings, .quarantined = d->undo_failures > 0,
+                                      .has_windows = d->has_windows, .n_windows = d->n_windows };
 
         for (const struct attachment *at = d->attachments; at; at = at->next)
                 m.attachments++;
         domain_info(d, &m.info);
         sink->domain(sink->userdata, &m);
         dump_attachments(d, sink);
+        dump_windows(d, sink);
         dump_mappings(d, sink);
 }

@@ -8,7 +8,8 @@
 #include "util/iova.h"
 
 /*
- * What the files of a domain share: domain.c (mappings), domain_device.c (containers, attachments), domain_dump.c.
+ * What the files of a domain share: node.c (one mapping), domain.c (map, unmap), domain_replace.c, domain_device.c
+ * (containers, attachments), domain_window.c, domain_dump.c.
  */
 #define RANGE_FORMAT "0x%" PRIx64 "-0x%" PRIx64
 
@@ -19,8 +20,12 @@ struct node {                           /* one mapping, exactly as the broker as
         struct object *object;          /* a use of it */
         uint64_t offset;
         uint32_t access;
+        uint32_t chunk_shift;           /* applied in pieces of 2^n bytes from its beginning; 0: in one */
         bool named;                     /* by the unmap that is being verified */
+        bool kept;                      /* by the replace that is under way: what it covers is in the containers already */
 };
+
+#define CHUNK_SHIFT_MAX 62U
 
 RB_HEAD(node_tree, node);
 
@@ -56,6 +61,9 @@ struct domain {
         uint64_t n_mappings;
         struct group *groups;
         struct attachment *attachments;
+        bool has_windows;               /* it had a container with windows of its own: these */
+        uint32_t n_windows;
+        struct backend_window windows[BACKEND_WINDOWS_MAX];     /* ascending start */
         unsigned undo_failures;         /* more than none: quarantined, takes nothing new */
         bool ended;                     /* the client is gone: takes nothing new either */
 };
@@ -65,7 +73,34 @@ RB_PROTOTYPE_INTERNAL(node_tree, node, link, node_compare, )
 /* May the domain take anything new: UNKNOWN_SESSION, DOMAIN_QUARANTINED. */
 int domain_takes_new(const struct domain *d, struct refusal *r);
 
-int node_map_into(struct container *c, const struct node *n, struct refusal *r);
+/* Checks an entry against what is mapped and what its memory allows, and records it; it is in no container yet. */
+int node_add(struct domain *d, const struct link_map_entry *e, struct node **ret, struct refusal *r);
+/* The lowest mapping that shares a byte with the range. */
+struct node *node_find(struct domain *d, struct iova_range range);
+/* The nodes that are exactly the entries, each named once; r->element says which is not there. */
+int nodes_find_exact(struct domain *d, const struct link_unmap_entry *entries, size_t n, struct node **nodes,
+                     struct refusal *r);
+/* The record and its use of the object end. */
+void node_remove(struct domain *d, struct node *n);
+/* In two steps: out of the tree (and back), and the end. */
+void node_take_out(struct domain *d, struct node *n);
+void node_put_back(struct domain *d, struct node *n);
+void node_forget(struct domain *d, struct node *n);
+
+/* A part of a node that begins and ends at borders of its pieces, or the whole: into every container, out of every one, or
+ * nothing is changed. What could not be undone quarantines the domain (undo_failures). */
+int part_apply(struct domain *d, const struct node *n, struct iova_range part, struct refusal *r);
+int part_unapply(struct domain *d, const struct node *n, struct iova_range part, struct refusal *r);
+int part_map_into(struct domain *d, struct container *c, const struct node *n, struct iova_range part, struct refusal *r);
+/* n nodes out of every container, or none: r->element says which refused. */
+int nodes_unapply(struct domain *d, struct node **nodes, size_t n, struct refusal *r);
+void nodes_reapply(struct domain *d, struct node **nodes, size_t n);    /* as an undo */
+/* The same as an undo: false, and the domain is quarantined, if it cannot be done. */
+bool part_reapply(struct domain *d, const struct node *n, struct iova_range part);
+bool part_withdraw(struct domain *d, const struct node *n, struct iova_range part);
+
+/* A container without mappings gets the windows of the domain; the first one says which there are. */
+int windows_apply(struct domain *d, struct container *c, struct refusal *r);
 
 /* Ends an attachment, with its container when it was the last of its group. */
 void attachment_free(struct domain *d, struct attachment *at);

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/log.h"
 
 #define SEND_TIMEOUT_S 10
@@ -298,6 +299,7 @@ static bool reconnect(struct link *l, unsigned *pause_ms) {
                 clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
                 *pause_ms = *pause_ms * 2 < RECONNECT_LAST_MS ? *pause_ms * 2 : RECONNECT_LAST_MS;
                 if (reconnect_once(l) == 0) {
+                        FAILPOINT(holder_link_back);
                         log_info("connected to the broker again");
                         return true;
                 }

@@ -19,6 +19,7 @@
 #include "holder/serve.h"
 #include "holder/setup.h"
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/log.h"
 
 /*
@@ -221,7 +222,9 @@ static int hold(const struct options *o, struct link *link) {
                 log_error("no setup came from the broker: %s", strerrordesc_np(-k));
                 return k;
         }
+        FAILPOINT(holder_started);
         k = become(&o->setup, &setup, &facts);
+        FAILPOINT(holder_sandboxed);
         if (k == 0)
                 k = serve_new(link, &setup, &s);
         explicit_bzero(setup.secret, sizeof setup.secret);

@@ -12,6 +12,7 @@
 
 #include "holder/memory_file.h"
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/iova.h"
 
 /* Linux 5.14; a C library may be older than its kernel. */
@@ -214,6 +215,7 @@ static int settle_file(const struct link_register *q, const struct backing *b, i
         uint64_t size;
         int k;
 
+        FAILPOINT(apply_memory_mapped);
         if (q->flags & LINK_REGISTER_POPULATE ? populate(b, q->size, r) < 0 : check_populated(b, 0, q->size, r) < 0)
                 return -1;
         if (q->flags & LINK_REGISTER_SEAL) {
@@ -226,6 +228,7 @@ static int settle_file(const struct link_register *q, const struct backing *b, i
                         return -1;
                 }
         }
+        FAILPOINT(apply_memory_sealed);
         *ret_sealed = memory_file_is_stable(fcntl(fd, F_GET_SEALS));
         k = memory_file_size(fd, &size);
         if (k < 0)
@@ -446,4 +449,13 @@ int object_fd(const struct object *object) {
 
 void *object_vaddr(const struct object *object, uint64_t offset) {
         return (char *)object->backing->vaddr + offset;
+}
+
+uint64_t object_page_size(const struct object *object) {
+        return object->backing->file.page_size;
+}
+
+void *object_mmap(const struct object *object, uint64_t *ret_length) {
+        *ret_length = object->backing->length;
+        return object->backing->vaddr;
 }

@@ -50,3 +50,5 @@ bool objects_any_unsealed(struct objects *o);
 uint64_t object_id(const struct object *object);
 int object_fd(const struct object *object);                             /* borrowed */
 void *object_vaddr(const struct object *object, uint64_t offset);       /* of a range that object_check() allowed */
+uint64_t object_page_size(const struct object *object);                 /* of the pages behind it */
+void *object_mmap(const struct object *object, uint64_t *ret_length);   /* all of the file, as it is mapped here */

@@ -11,9 +11,9 @@
 /*
  * What broker and holder say to each other, on a SOCK_SEQPACKET link. service/README.md tells it as a story.
  *
- * Every message is a struct link_header, the struct of its type, and for MAP, UNMAP and DUMP_MAPPINGS an array of
- * header.count entries. Host byte order, no pointers. The receiver checks every size; a message that does not fit ends
- * the link (broker: the holder is revoked; holder: it reconnects).
+ * Every message is a struct link_header, the struct of its type, and for MAP, UNMAP, WINDOW_REMOVE, WINDOWS_RESET and
+ * DUMP_MAPPINGS an array of header.count entries. Host byte order, no pointers. The receiver checks every size; a message
+ * that does not fit ends the link (broker: the holder is revoked; holder: it reconnects).
  *
  * Holders outlive upgrades of the broker: types and structs are append-only, header.version is checked for equality of
  * the major half, and a struct may grow at its end (a receiver takes what it knows and reads absent bytes as zero).
@@ -24,7 +24,7 @@
  * ledger's op ids), and are never used twice: the holder answers a repeated seq with the remembered result and does
  * nothing (I6). Results are remembered until LINK_SETTLED or until LINK_RESULTS_MAX newer ones exist.
  */
-#define LINK_VERSION 0x00010000U        /* major << 16 | minor */
+#define LINK_VERSION 0x00020000U        /* major << 16 | minor */
 #define LINK_MESSAGE_MAX 65536U
 #define LINK_BATCH_MAX 1024U            /* entries of a MAP, UNMAP or DUMP_MAPPINGS */
 #define LINK_RESULTS_MAX 4096U
@@ -51,6 +51,14 @@ enum link_type {
         LINK_DUMP = 14,         /* answered by LINK_DUMP_* and at last LINK_RESULT */
         LINK_SETTLED = 15,      /* header.seq: results up to it may be forgotten; no result */
         LINK_END = 16,          /* struct link_end: tell the client why, unmap everything, exit */
+        LINK_REPLACE = 17,      /* header.count: struct link_replace, then its unmap entries (exact earlier mappings), then its
+                                 * map entries. Wholly or not at all; pieces that are the same before and after are not
+                                 * touched, so that cutting a chunked mapping is not noticed at the rest */
+        LINK_WINDOW_CREATE = 18,/* struct link_window; start as asked for, or WINDOW_ANYWHERE. The result has it as it is */
+        LINK_WINDOW_REMOVE = 19,/* struct link_window, of which start alone counts, then struct link_unmap_entry[count]: all
+                                 * that is mapped in it, which goes first. Wholly or not at all */
+        LINK_WINDOWS_RESET = 20,/* struct link_window: the default one, size 0: none; then struct link_unmap_entry[count]:
+                                 * all that is mapped. Wholly or not at all, or the domain is quarantined */
 
         /* holder -> broker */
         LINK_HELLO = 64,        /* struct link_hello; first message of a holder that (re)connects by itself, and the
@@ -62,6 +70,7 @@ enum link_type {
         LINK_DUMP_ATTACHMENT = 69,      /* header.domain, struct link_dump_attachment; fds: container, device, of those
                                          * that are to be kept; soft: none */
         LINK_DUMP_MAPPINGS = 70,        /* header.domain, struct link_map_entry[count], ascending IOVA */
+        LINK_DUMP_WINDOW = 71,          /* header.domain, struct link_window */
 };
 
 struct link_header {
@@ -136,12 +145,29 @@ struct link_map_entry {
         uint64_t memory;
         uint64_t offset;
         uint32_t access;        /* BACKEND_ACCESS_* */
-        uint32_t reserved;
+        uint32_t chunk_shift;   /* mapped in pieces of 2^n bytes from its beginning, the last may be shorter; 0: in one */
 };
 
 struct link_unmap_entry {
         uint64_t iova;
         uint64_t length;
+};
+
+struct link_replace {           /* count of the header is n_unmap + n_map */
+        uint32_t n_unmap, n_map;
+};
+
+static inline const struct link_unmap_entry *link_replace_unmaps(const struct link_replace *r) {
+        return (const struct link_unmap_entry *)(r + 1);
+}
+
+static inline const struct link_map_entry *link_replace_maps(const struct link_replace *r) {
+        return (const struct link_map_entry *)(link_replace_unmaps(r) + r->n_unmap);
+}
+
+struct link_window {
+        uint64_t start, size;
+        uint32_t page_shift, levels;
 };
 
 struct link_end {
@@ -168,6 +194,7 @@ struct link_result {
         struct container_info info;     /* ATTACH and DETACH: of the domain now, intersection of its containers
                                          * (DETACH of the last: all zero) */
         struct link_memory_info memory; /* REGISTER */
+        struct link_window window;      /* WINDOW_CREATE */
 };
 
 struct link_dump_memory {
@@ -180,6 +207,8 @@ struct link_dump_domain {
         uint32_t attachments;
         uint32_t quarantined;
         struct container_info info;     /* zero without an attachment */
+        uint32_t has_windows;           /* 1: it had a container with windows of its own; those that it has follow */
+        uint32_t n_windows;
 };
 
 struct link_dump_attachment {

@@ -6,6 +6,7 @@
 #include <linux/vfio.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
@@ -25,6 +26,12 @@
 #define INSTRUMENTED false
 #endif
 
+#ifdef __powerpc64__
+#define MAY_NEED_REVOKER true
+#else
+#define MAY_NEED_REVOKER false
+#endif
+
 bool sandbox_is_possible(void) {
         return !INSTRUMENTED;
 }
@@ -32,14 +39,16 @@ bool sandbox_is_possible(void) {
 /* Linux 6.5, younger than libseccomp's table; the same number everywhere. */
 #define NR_CACHESTAT 451
 
-/* Any arguments. Grouped by who needs them. */
+/* Any arguments. Grouped by who needs them. The C library chooses among calls that do the same by architecture; libseccomp
+ * leaves out those that the running one does not have. */
 static const int allowed[] = {
         /* messages */
         SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(recvmsg), SCMP_SYS(sendmsg),
-        SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(close), SCMP_SYS(shutdown),
+        SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(recv), SCMP_SYS(send), SCMP_SYS(poll), SCMP_SYS(ppoll),
+        SCMP_SYS(close), SCMP_SYS(shutdown),
         SCMP_SYS(connect), SCMP_SYS(getsockopt), SCMP_SYS(setsockopt), SCMP_SYS(eventfd2), SCMP_SYS(pipe2),
         /* memory files */
-        SCMP_SYS(fstat), SCMP_SYS(fstatfs), SCMP_SYS(munmap), SCMP_SYS(madvise),
+        SCMP_SYS(fstat), SCMP_SYS(fstatfs), SCMP_SYS(fstatfs64), SCMP_SYS(munmap), SCMP_SYS(madvise),
         /* the C library: memory, threads, locks, time, an orderly or disorderly end */
         SCMP_SYS(brk), SCMP_SYS(futex), SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(sched_yield),
         SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn), SCMP_SYS(sigaltstack),
@@ -52,9 +61,11 @@ static const int allowed[] = {
 static const int denied_softly[] = {
         SCMP_SYS(open), SCMP_SYS(openat), SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(faccessat2),
         SCMP_SYS(readlink), SCMP_SYS(readlinkat), SCMP_SYS(stat), SCMP_SYS(uname), SCMP_SYS(sysinfo),
-        SCMP_SYS(prlimit64), SCMP_SYS(getrlimit), SCMP_SYS(sched_getaffinity), SCMP_SYS(memfd_create), SCMP_SYS(prctl),
+        SCMP_SYS(prlimit64), SCMP_SYS(getrlimit), SCMP_SYS(sched_getaffinity), SCMP_SYS(memfd_create),
         SCMP_SYS(lseek), SCMP_SYS(getcwd),
 };
+
+#define ALL_BITS 0xffffffffU    /* these arguments are ints; what is in the upper half of the register is nobody's */
 
 /* Allowed when the argument, or what the mask leaves of it, is that value. */
 static int allow_if(scmp_filter_ctx f, int nr, unsigned arg, scmp_datum_t mask, scmp_datum_t value) {
@@ -62,8 +73,6 @@ static int allow_if(scmp_filter_ctx f, int nr, unsigned arg, scmp_datum_t mask, 
 
         return seccomp_rule_add_array(f, SCMP_ACT_ALLOW, nr, 1, &a);
 }
-
-#define ALL_BITS 0xffffffffU    /* these arguments are ints; what is in the upper half of the register is nobody's */
 
 /* No memory that can be written is ever executed, and none that was becomes so. */
 static int allow_memory(scmp_filter_ctx f) {
@@ -86,6 +95,26 @@ static int allow_threads(scmp_filter_ctx f) {
         k = seccomp_rule_add(f, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
         if (k == 0)
                 k = allow_if(f, SCMP_SYS(clone), 0, must, must);
+        return k;
+}
+
+/* A thread may give itself a name; for all else prctl(2) is one of the calls that fail softly. */
+static int allow_name(scmp_filter_ctx f) {
+        struct scmp_arg_cmp other = { .arg = 0, .op = SCMP_CMP_NE, .datum_a = PR_SET_NAME };
+        struct scmp_arg_cmp name = { .arg = 0, .op = SCMP_CMP_EQ, .datum_a = PR_SET_NAME };
+        int k = seccomp_rule_add_array(f, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1, &name);
+
+        return k < 0 ? k : seccomp_rule_add_array(f, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(prctl), 1, &other);
+}
+
+/* One kind of process: it shares the memory, and nothing else. */
+static int allow_revoker(scmp_filter_ctx f) {
+        int k = allow_if(f, SCMP_SYS(clone), 0, ALL_BITS, CLONE_VM | SIGCHLD);
+
+        if (k == 0)
+                k = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(close_range), 0);
+        if (k == 0)
+                k = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(wait4), 0);
         return k;
 }
 
@@ -127,7 +156,7 @@ static int allow_stat(scmp_filter_ctx f) {
         return k;
 }
 
-static int add_rules(scmp_filter_ctx f) {
+static int add_rules(scmp_filter_ctx f, bool revoker) {
         int k = 0;
 
         for (size_t i = 0; k == 0 && i < ARRAY_SIZE(allowed); i++)
@@ -139,6 +168,10 @@ static int add_rules(scmp_filter_ctx f) {
         if (k == 0)
                 k = allow_threads(f);
         if (k == 0)
+                k = allow_name(f);
+        if (k == 0 && revoker)
+                k = allow_revoker(f);
+        if (k == 0)
                 k = allow_sockets(f);
         if (k == 0)
                 k = allow_fcntl(f);
@@ -149,7 +182,7 @@ static int add_rules(scmp_filter_ctx f) {
         return k;
 }
 
-int sandbox_enter(void) {
+int sandbox_enter_with(bool revoker) {
         scmp_filter_ctx f;
         int k;
 
@@ -160,9 +193,13 @@ int sandbox_enter(void) {
                 return -ENOMEM;
         k = seccomp_attr_set(f, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
         if (k == 0)
-                k = add_rules(f);
+                k = add_rules(f, revoker);
         if (k == 0)
                 k = seccomp_load(f);
         seccomp_release(f);
         return k;
+}
+
+int sandbox_enter(void) {
+        return sandbox_enter_with(MAY_NEED_REVOKER);
 }

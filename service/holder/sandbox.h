@@ -14,3 +14,7 @@ bool sandbox_is_possible(void);
 /* Closes the sandbox for this thread and all that it starts. Call while there is one thread and no privilege left
  * (PR_SET_NO_NEW_PRIVS). 0 or -errno; -EOPNOTSUPP when this build cannot. */
 int sandbox_enter(void);
+
+/* The same, and says whether the process that revokes on sPAPR can be started (backend/spapr_revoker.h). sandbox_enter()
+ * allows that on POWER alone: elsewhere a holder has threads and no processes. */
+int sandbox_enter_with(bool revoker);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/log.h"
 
 /* --- operations ---------------------------------------------------------------------------------------------------*/
@@ -83,6 +84,7 @@ static int create(struct serve *s, const struct op *op, struct refusal *r) {
 
         if (serve_domain_create(s, op->header.domain, r) < 0)
                 return -1;
+        FAILPOINT(apply_domain_made);
         serve_finish(s, &op->header, &result, -1);
         return 0;
 }
@@ -106,6 +108,15 @@ static int dispatch(struct serve *s, struct op *op, struct refusal *r) {
         return domain_operation(s, op, r);
 }
 
+static bool fits_replace(const struct link_message *m) {
+        const struct link_replace *p = m->payload;
+
+        return m->size >= sizeof *p && p->n_unmap <= LINK_BATCH_MAX && p->n_map <= LINK_BATCH_MAX &&
+               m->header.count == p->n_unmap + p->n_map && m->header.count > 0 &&
+               m->size == sizeof *p + p->n_unmap * sizeof(struct link_unmap_entry) +
+                                  p->n_map * sizeof(struct link_map_entry);
+}
+
 /* Does the payload fit the type? */
 static bool fits(const struct link_message *m) {
         uint64_t count = m->header.count;
@@ -119,6 +130,12 @@ static bool fits(const struct link_message *m) {
         case LINK_MAP: return count > 0 && count <= LINK_BATCH_MAX && m->size == count * sizeof(struct link_map_entry);
         case LINK_UNMAP:
                 return count > 0 && count <= LINK_BATCH_MAX && m->size == count * sizeof(struct link_unmap_entry);
+        case LINK_REPLACE: return fits_replace(m);
+        case LINK_WINDOW_CREATE: return count == 0 && m->size >= sizeof(struct link_window);
+        case LINK_WINDOW_REMOVE:
+        case LINK_WINDOWS_RESET:
+                return count <= LINK_BATCH_MAX &&
+                       m->size == sizeof(struct link_window) + count * sizeof(struct link_unmap_entry);
         case LINK_DOMAIN_CREATE:
         case LINK_DOMAIN_DESTROY:
         case LINK_DUMP: return true;
@@ -190,6 +207,7 @@ static enum link_verdict take_client(struct serve *s, struct link_message *m) {
 
         if (s->client || m->n_fds < 1 || m->n_fds > 2)
                 return LINK_DOES_NOT_FIT;
+        FAILPOINT(holder_has_client);
         k = client_channel_new(&m->fds[0], &m->fds[1], s->max_objects, &s->client);
         if (k == 0)
                 return LINK_GO_ON;
@@ -210,7 +228,7 @@ static enum link_verdict go(struct serve *s) {
                 return LINK_STOP;
         }
         s->going = true;
-        link_set_live(s->link);
+        FAILPOINT(holder_goes);
         return LINK_GO_ON;
 }
 
@@ -219,7 +237,11 @@ static enum link_verdict send_token(struct serve *s, const struct link_message *
 
         if (!s->going || m->size < sizeof *t || !memchr(t->token, 0, sizeof t->token))
                 return LINK_DOES_NOT_FIT;
+        /* From here on the session is one that the next broker knows. One that dies earlier may have left no row to recognise us
+         * by; its client has heard nothing yet, and connects again when we end. */
+        link_set_live(s->link);
         client_channel_send_token(s->client, t->token);
+        FAILPOINT(holder_token_sent);
         return LINK_GO_ON;
 }
 
@@ -238,7 +260,9 @@ static enum link_verdict end(struct serve *s, const struct link_message *m) {
 
         if (m->size < sizeof *e || !memchr(e->text, 0, sizeof e->text))
                 return LINK_DOES_NOT_FIT;
+        FAILPOINT(holder_end);
         end_all(s, (enum refusal_reason)e->reason, e->text);
+        FAILPOINT(holder_end_unmapped);
         if (m->header.seq != 0) {
                 struct link_result result = link_result_done();
 
@@ -283,6 +307,7 @@ static void unack_run(struct job *j) {
 static void lost(void *userdata) {
         struct serve *s = userdata;
 
+        FAILPOINT(holder_link_lost);
         log_notice("the broker is gone; holding what it has");
         for (struct served_domain *sd = s->domains; sd; sd = sd->next) {
                 struct unack_job *u = malloc(sizeof *u);
@@ -333,11 +358,13 @@ int serve_run(struct serve *s, const struct link_facts *facts) {
         k = link_hello(s->link, facts, last_seq, s);
         if (k < 0)
                 return k;
+        FAILPOINT(holder_hello_sent);
         switch (link_run(s->link, &handler)) {
         case LINK_ENDED_BY_HANDLER:
                 break;
         case LINK_ENDED_UNUSED:
-                log_info("the link closed before there was a client");
+                log_info("the link closed before there was a session");
+                end_all(s, REFUSAL_RECOVERING, "the service went away before the session had begun; connect again");
                 break;
         case LINK_ENDED_ORPHANED:
                 log_warning("no broker for too long: the session ends");

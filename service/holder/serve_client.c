@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 #include "util/log.h"
 
 /* --- device fds ---------------------------------------------------------------------------------------------------*/
@@ -72,6 +73,7 @@ static void end_run(struct job *j) {
 static void client_gone(void *userdata) {
         struct serve *s = userdata;
 
+        FAILPOINT(holder_client_gone);
         pthread_mutex_lock(&s->lock);
         s->gone = true;
         for (struct served_domain *sd = s->domains; sd; sd = sd->next) {
@@ -82,6 +84,7 @@ static void client_gone(void *userdata) {
         while (s->n_ending > 0)
                 pthread_cond_wait(&s->ended, &s->lock);
         pthread_mutex_unlock(&s->lock);
+        FAILPOINT(holder_client_unmapped);
         log_info("the client is gone, all its domains are unmapped");
         link_client_gone(s->link);
 }

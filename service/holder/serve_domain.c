@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 
 /* --- routes -------------------------------------------------------------------------------------------------------*/
 
@@ -53,6 +54,7 @@ static void fd_answered(void *userdata, const struct domain_fd_answer *a) {
 
         if (sd->serve->client)
                 client_channel_send_device(sd->serve->client, a->cookie, a->attachment, a->fd, a->kind, a->refusal);
+        FAILPOINT(device_fd_sent);
 }
 
 /* The remembered result of the attach must not keep the device busy. */

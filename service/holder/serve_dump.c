@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "util/cleanup.h"
+#include "util/failpoint.h"
 
 /* The dump is taken by the workers, each at its own place in its order: what was sent before it is in it. The last to
  * tell its part sends the result. Nothing of it is remembered: a repeated dump is a new one. */
@@ -26,6 +27,7 @@ static void part_done(struct dump *d) {
 
         if (atomic_fetch_sub(&d->parts, 1) != 1)
                 return;
+        FAILPOINT(holder_dump_done);
         if (atomic_load(&d->failed))
                 refuse(&result.refusal, REFUSAL_INTERNAL, "no memory for the dump: a part of it is missing");
         serve_send_result(d->serve, &d->header, &result, -1);
@@ -48,6 +50,7 @@ static void send_part(struct part *p, enum link_type type, uint32_t count, const
         memcpy(m, &h, sizeof h);
         memcpy(m + sizeof h, payload, size);
         (void)link_send(p->dump->serve->link, m, sizeof h + size, fds, n_fds);
+        FAILPOINT(holder_dump_part);
 }
 
 static void send_memory(void *userdata, const struct link_dump_memory *m) {
@@ -62,13 +65,17 @@ static void send_attachment(void *userdata, const struct link_dump_attachment *m
         send_part(userdata, LINK_DUMP_ATTACHMENT, 0, m, sizeof *m, fds, n_fds);
 }
 
+static void send_window(void *userdata, const struct link_window *m) {
+        send_part(userdata, LINK_DUMP_WINDOW, 0, m, sizeof *m, NULL, 0);
+}
+
 static void send_mappings(void *userdata, const struct link_map_entry *entries, size_t n) {
         send_part(userdata, LINK_DUMP_MAPPINGS, (uint32_t)n, entries, n * sizeof *entries, NULL, 0);
 }
 
 static void part_run(struct job *j) {
         struct part *p = (struct part *)j;
-        struct domain_dump_sink sink = { .domain = send_domain, .attachment = send_attachment,
+        struct domain_dump_sink sink = { .domain = send_domain, .attachment = send_attachment, .window = send_window,
                                          .mappings = send_mappings, .userdata = p };
 
         if (p->domain)
@@ -96,6 +103,7 @@ static void post_part(struct dump *d, struct served_domain *domain, struct worke
 void serve_dump(struct serve *s, const struct link_header *h) {
         struct dump *d = malloc(sizeof *d);
 
+        FAILPOINT(holder_dump_begins);
         if (!d) {
                 struct link_result result = link_result_done();
 

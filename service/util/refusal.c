@@ -55,6 +55,8 @@ const char *resource_name(enum resource resource) {
                 [RESOURCE_REGISTERED_BYTES] = "registered-bytes",
                 [RESOURCE_SESSIONS] = "sessions",
                 [RESOURCE_DEVICES] = "devices",
+                [RESOURCE_TABLE_BYTES] = "table-bytes",
+                [RESOURCE_WINDOWS] = "windows",
         };
         return (unsigned)resource < _RESOURCE_N ? names[resource] : "none";
 }

@@ -64,7 +64,14 @@
         X(BACKEND_REFUSED, 84, 9)                                                                                      \
         X(UNSUPPORTED, 85, 12)                                                                                         \
         X(LEDGER_UNAVAILABLE, 86, 14)                                                                                  \
-        X(INTERNAL, 87, 13)
+        X(INTERNAL, 87, 13)                                                                                            \
+        X(NO_WINDOW, 100, 11)                                                                                          \
+        X(WINDOW_SIZE, 101, 3)                                                                                         \
+        X(WINDOW_PAGE, 102, 3)                                                                                         \
+        X(WINDOW_LEVELS, 103, 3)                                                                                       \
+        X(WINDOW_LIMIT, 104, 8)                                                                                        \
+        X(UNKNOWN_WINDOW, 105, 5)                                                                                      \
+        X(MEMORY_PAGE_SIZE, 106, 9)
 
 enum refusal_reason {
         REFUSAL_NONE = 0,
@@ -83,7 +90,9 @@ enum resource {
         RESOURCE_REGISTERED_BYTES = 5,
         RESOURCE_SESSIONS = 6,
         RESOURCE_DEVICES = 7,
-        _RESOURCE_N = 8,
+        RESOURCE_TABLE_BYTES = 8,       /* kernel memory that mappings cause: page tables, records */
+        RESOURCE_WINDOWS = 9,
+        _RESOURCE_N = 10,
 };
 
 #define REFUSAL_TEXT_MAX 384

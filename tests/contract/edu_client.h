@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../lib/edu_order.h"
 #include "backend/backend.h"
 #include "soft_device.h"
 #include "util/cleanup.h"
@@ -27,6 +28,7 @@ struct edu {
         int fd;
         volatile uint8_t *bar;          /* VFIO: the mapped BAR0 */
         uint64_t bar_size;
+        bool swapped;                   /* VFIO: its registers have the other byte order than this program */
         uint64_t config;                /* VFIO: where the configuration space is in the fd */
         uint64_t cookie;
 };
@@ -50,16 +52,17 @@ static inline uint64_t edu_read(struct edu *e, uint64_t offset, uint32_t size) {
 
         if (e->kind == DEVICE_FD_SOFT)
                 return edu_access_soft(e, SOFT_READ, VFIO_PCI_BAR0_REGION_INDEX, offset, size, &value) == 0 ? value : 0;
-        return size == 8 ? *(volatile uint64_t *)(e->bar + offset) : *(volatile uint32_t *)(e->bar + offset);
+        value = size == 8 ? *(volatile uint64_t *)(e->bar + offset) : *(volatile uint32_t *)(e->bar + offset);
+        return edu_in_order(e->swapped, size, value);
 }
 
 static inline void edu_write(struct edu *e, uint64_t offset, uint32_t size, uint64_t value) {
         if (e->kind == DEVICE_FD_SOFT)
                 (void)edu_access_soft(e, SOFT_WRITE, VFIO_PCI_BAR0_REGION_INDEX, offset, size, &value);
         else if (size == 8)
-                *(volatile uint64_t *)(e->bar + offset) = value;
+                *(volatile uint64_t *)(e->bar + offset) = edu_in_order(e->swapped, size, value);
         else
-                *(volatile uint32_t *)(e->bar + offset) = (uint32_t)value;
+                *(volatile uint32_t *)(e->bar + offset) = (uint32_t)edu_in_order(e->swapped, size, value);
 }
 
 static inline bool edu_bus_master(struct edu *e, bool on) {
@@ -85,17 +88,24 @@ static inline bool edu_map_vfio(struct edu *e) {
         e->bar = p;
         e->bar_size = bar.size;
         e->config = config.offset;
+        e->swapped = edu_is_swapped(edu_read(e, EDU_IDENTIFICATION_REGISTER, 4));
         return true;
+}
+
+/* Takes the fd that a client has. */
+static inline bool edu_use(struct edu *e, int fd, enum device_fd_kind kind) {
+        *e = (struct edu){ .fd = fd, .kind = kind };
+        return (e->kind == DEVICE_FD_SOFT || edu_map_vfio(e)) && edu_bus_master(e, true);
 }
 
 /* Takes a client's fd from the device. */
 static inline bool edu_attach(struct edu *e, struct device *d) {
+        enum device_fd_kind kind = 0;
         struct refusal r;
+        int fd = -1;
 
         *e = (struct edu){ .fd = -1 };
-        if (device_client_fd(d, &e->fd, &e->kind, &r) < 0)
-                return false;
-        return (e->kind == DEVICE_FD_SOFT || edu_map_vfio(e)) && edu_bus_master(e, true);
+        return device_client_fd(d, &fd, &kind, &r) == 0 && edu_use(e, fd, kind);
 }
 
 static inline void edu_detach(struct edu *e) {

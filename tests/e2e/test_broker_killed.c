@@ -189,6 +189,120 @@ static void test_repeated_keys_have_one_effect(void **state) {
         service_end(s);
 }
 
+static size_t attach_answer(struct raw_client *c, const uint8_t *key, uint64_t domain, uint8_t *ret, size_t room) {
+        Iommud__V1__AttachDeviceRequest q = IOMMUD__V1__ATTACH_DEVICE_REQUEST__INIT;
+        ProtobufCMessage *answer;
+        struct raw_refusal r;
+        size_t n;
+
+        q.request_key = (ProtobufCBinaryData){ .len = 16, .data = (uint8_t *)key };
+        q.domain = domain;
+        q.device = (char *)"edu0";
+        if (raw_call(c, "AttachDevice", &q.base, &iommud__v1__attach_device_response__descriptor, &answer, &r) != 0)
+                fail_msg("%s", r.text);
+        n = protobuf_c_message_get_packed_size(answer);
+        assert_true(n <= room);
+        (void)protobuf_c_message_pack(answer, ret);
+        protobuf_c_message_free_unpacked(answer, NULL);
+        return n;
+}
+
+/* All of it: the constraints too, whether the operation was settled before the kill or found out after it. */
+static void test_repeated_attach_has_its_constraints(void **state) {
+        struct service *s = service_start(&(struct service_options){ 0 });
+        uint8_t key[16], first[1024], again[1024];
+        struct raw_client c;
+        uint64_t domain;
+        size_t n;
+
+        (void)state;
+        raw_open(&c, s->client);
+        raw_must(raw_create_domain(&c, NULL, &domain));
+        make_key(key, 1);
+        n = attach_answer(&c, key, domain, first, sizeof first);
+        assert_true(n > 8);
+        for (int i = 0; i < 2; i++) {
+                service_kill(s);
+                service_launch(s);
+                service_wait_recovered(s);
+                raw_reconnect(&c);
+                assert_int_equal(attach_answer(&c, key, domain, again, sizeof again), n);
+                assert_memory_equal(again, first, n);
+        }
+        raw_close(&c);
+        service_end(s);
+}
+
+#define MANY 1024U
+
+static void lazy_domain_of_many(struct raw_client *c, uint64_t memory, uint64_t *ret_domain) {
+        static uint64_t iova[MANY], length[MANY], offset[MANY];
+        Iommud__V1__CreateDomainRequest create = IOMMUD__V1__CREATE_DOMAIN_REQUEST__INIT;
+        Iommud__V1__MapRequest map = IOMMUD__V1__MAP_REQUEST__INIT;
+        uint32_t access = 3;
+        ProtobufCMessage *answer;
+        struct raw_refusal r;
+
+        create.flush_mode = IOMMUD__V1__FLUSH_MODE__FLUSH_LAZY;
+        assert_int_equal(raw_call(c, "CreateDomain", &create.base, &iommud__v1__create_domain_response__descriptor, &answer,
+                                  &r), 0);
+        *ret_domain = map.domain = ((Iommud__V1__CreateDomainResponse *)answer)->domain;
+        protobuf_c_message_free_unpacked(answer, NULL);
+        for (size_t i = 0; i < MANY; i++) {
+                iova[i] = JOB_IOVA + 2 * i * PAGE;
+                length[i] = PAGE;
+        }
+        map.n_iova = map.n_length = map.n_offset = MANY;
+        map.n_memory = map.n_access = 1;
+        map.iova = iova;
+        map.length = length;
+        map.offset = offset;
+        map.memory = &memory;
+        map.access = &access;
+        if (raw_call(c, "Map", &map.base, NULL, NULL, &r) != 0)
+                fail_msg("%s", r.text);
+}
+
+static void sync_domain(struct raw_client *c, uint64_t domain) {
+        Iommud__V1__SyncRequest q = IOMMUD__V1__SYNC_REQUEST__INIT;
+        struct raw_refusal r;
+
+        q.domain = domain;
+        if (raw_call(c, "Sync", &q.base, NULL, NULL, &r) != 0)
+                fail_msg("%s", r.text);
+}
+
+/* It was acknowledged, and waits again: the next service does it, all of it. */
+static void test_lazy_unmaps_are_done(void **state) {
+        struct service *s = service_start(&(struct service_options){
+                .limits = "session_starts_per_second = 1000\nlazy_flush_mappings = 100000\nlazy_flush_ms = 60000\n" });
+        int fd = raw_memfd(PAGE);
+        uint64_t memory, domain;
+        struct raw_client c;
+        size_t n;
+
+        (void)state;
+        raw_open(&c, s->client);
+        raw_must(raw_register(&c, NULL, fd, PAGE, &memory));
+        lazy_domain_of_many(&c, memory, &domain);
+        raw_must(raw_unmap_all(&c, NULL, domain));
+        assert_int_equal(service_used(s, "me", IOMMUD_RESOURCE_MAPPINGS), MANY);        /* charged until it is done */
+        service_kill(s);
+        service_launch(s);
+        service_wait_recovered(s);
+        raw_reconnect(&c);
+        service_assert_ledger(s);                                                       /* asks the holder */
+        sync_domain(&c, domain);
+        assert_int_equal(service_used(s, "me", IOMMUD_RESOURCE_MAPPINGS), 0);
+        service_assert_ledger(s);
+        raw_must(raw_list_mappings(&c, domain, &n));
+        assert_int_equal(n, 0);
+        raw_must(raw_unregister(&c, NULL, memory));
+        raw_close(&c);
+        close(fd);
+        service_end(s);
+}
+
 /* ---- under way ---- */
 
 struct mapper {
@@ -250,6 +364,8 @@ int main(void) {
                 cmocka_unit_test_teardown(test_sigterm_keeps_sessions, harness_teardown),
                 cmocka_unit_test_teardown(test_client_dies_meanwhile, harness_teardown),
                 cmocka_unit_test_teardown(test_repeated_keys_have_one_effect, harness_teardown),
+                cmocka_unit_test_teardown(test_repeated_attach_has_its_constraints, harness_teardown),
+                cmocka_unit_test_teardown(test_lazy_unmaps_are_done, harness_teardown),
                 cmocka_unit_test_teardown(test_calls_under_way_are_repeated, harness_teardown),
         };
 

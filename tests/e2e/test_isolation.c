@@ -192,7 +192,7 @@ static void test_two_tenants_by_uid(void **state) {
         agent_ok(&a, "alloc 16384");
         agent_ok(&b, "alloc 16384");
         agent_ok(&a, "map 0 0x100000 0 0 8192 3");
-        agent_refused(&a, EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED, "map 0 0x200000 0 0 4096 3");
+        agent_refused(&a, EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED, "map 0 0x200000 0 8192 4096 3");
         agent_ok(&b, "map 0 0x100000 0 0 4096 3");              /* the same address in a domain of its own */
         assert_int_equal(service_used(s, "one", IOMMUD_RESOURCE_LOCKED_BYTES), 8192);
         assert_int_equal(service_used(s, "two", IOMMUD_RESOURCE_LOCKED_BYTES), 4096);

@@ -128,7 +128,7 @@ static void test_objects_close_one_by_one(void **state) {
         must(iommud_unmap_all(j.domain, NULL));
         must(iommud_domain_destroy(j.domain));
         must(iommud_memory_close(j.memory));
-        for (unsigned r = IOMMUD_RESOURCE_LOCKED_BYTES; r <= IOMMUD_RESOURCE_DEVICES; r++)
+        for (unsigned r = IOMMUD_RESOURCE_LOCKED_BYTES; r <= IOMMUD_RESOURCE_WINDOWS; r++)
                 assert_int_equal(service_used(s, "me", r), r == IOMMUD_RESOURCE_SESSIONS);
         job_end(&j);
         service_end(s);

@@ -38,16 +38,16 @@ static void test_locked_bytes(void **state) {
         job_begin(&j, s->client, NULL, (uint64_t)32 * PAGE);
         must(iommud_map(j.domain, JOB_IOVA, j.memory, 0, (uint64_t)15 * PAGE, IOMMUD_READ_WRITE));
         job_snapshot(&j, &before);
-        refused(iommud_map(j.domain, 0x800000, j.memory, 0, (uint64_t)2 * PAGE, IOMMUD_READ), EDQUOT,
+        refused(iommud_map(j.domain, 0x800000, j.memory, (uint64_t)20 * PAGE, (uint64_t)2 * PAGE, IOMMUD_READ), EDQUOT,
                 IOMMUD_REASON_QUOTA_EXCEEDED, &e);
         assert_numbers(&e, IOMMUD_RESOURCE_LOCKED_BYTES, 65536, 15 * PAGE, 2 * PAGE);
         job_assert_unchanged(&j, &before);
-        must(iommud_map(j.domain, 0x800000, j.memory, 0, PAGE, IOMMUD_READ));           /* exactly */
-        refused(iommud_map(j.domain, 0x900000, j.memory, 0, PAGE, IOMMUD_READ), EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED,
-                &e);
+        must(iommud_map(j.domain, 0x800000, j.memory, (uint64_t)20 * PAGE, PAGE, IOMMUD_READ));         /* exactly */
+        refused(iommud_map(j.domain, 0x900000, j.memory, (uint64_t)21 * PAGE, PAGE, IOMMUD_READ), EDQUOT,
+                IOMMUD_REASON_QUOTA_EXCEEDED, &e);
         assert_numbers(&e, IOMMUD_RESOURCE_LOCKED_BYTES, 65536, 65536, PAGE);
         must(iommud_unmap(j.domain, 0x800000, PAGE));
-        must(iommud_map(j.domain, 0x900000, j.memory, 0, PAGE, IOMMUD_READ));           /* given back */
+        must(iommud_map(j.domain, 0x900000, j.memory, (uint64_t)21 * PAGE, PAGE, IOMMUD_READ));         /* given back */
         must(iommud_unmap_all(j.domain, NULL));
         assert_int_equal(job_used(j.client, IOMMUD_RESOURCE_LOCKED_BYTES), 0);
         job_end(&j);
@@ -181,13 +181,134 @@ static void test_sessions_share_the_quota(void **state) {
         job_begin(&b, s->client, NULL, (uint64_t)4 * PAGE);
         must(iommud_map(a.domain, JOB_IOVA, a.memory, 0, (uint64_t)3 * PAGE, IOMMUD_READ));
         must(iommud_map(b.domain, JOB_IOVA, b.memory, 0, PAGE, IOMMUD_READ));
-        refused(iommud_map(b.domain, 0x200000, b.memory, 0, PAGE, IOMMUD_READ), EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED,
+        refused(iommud_map(b.domain, 0x200000, b.memory, PAGE, PAGE, IOMMUD_READ), EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED,
                 &e);
         assert_numbers(&e, IOMMUD_RESOURCE_LOCKED_BYTES, 16384, 16384, PAGE);
         job_end(&a);
         service_wait_sessions(s, 1);
-        must(iommud_map(b.domain, 0x200000, b.memory, 0, (uint64_t)3 * PAGE, IOMMUD_READ));
+        must(iommud_map(b.domain, 0x200000, b.memory, PAGE, (uint64_t)3 * PAGE, IOMMUD_READ));
         job_end(&b);
+        service_end(s);
+}
+
+/* ---- lowered ---- */
+
+static void set_quota(const struct service *s, const char *tenant, Iommud__V1__Resource resource, uint64_t limit) {
+        Iommud__V1__UpsertTenantRequest request = IOMMUD__V1__UPSERT_TENANT_REQUEST__INIT;
+        Iommud__V1__Quota quota = IOMMUD__V1__QUOTA__INIT, *quotas[] = { &quota };
+        Iommud__V1__Tenant t = IOMMUD__V1__TENANT__INIT;
+        ProtobufCMessage *answer;
+        char message[512];
+
+        quota.resource = resource;
+        quota.limit = limit;
+        t.name = (char *)tenant;
+        t.n_quotas = 1;
+        t.quotas = quotas;
+        request.tenant = &t;
+        request.must_exist = true;
+        request.fields = IOMMUD__V1__TENANT_FIELD__TENANT_FIELD_QUOTAS;
+        if (service_operate(s, "UpsertTenant", &request.base, &iommud__v1__upsert_tenant_response__descriptor, &answer, message,
+                            sizeof message) != 0)
+                fail_msg("%s", message);
+        protobuf_c_message_free_unpacked(answer, NULL);
+}
+
+/* What the operator's list says is in use above the limit. */
+static uint64_t over(const struct service *s, const char *tenant) {
+        Iommud__V1__ListTenantsRequest request = IOMMUD__V1__LIST_TENANTS_REQUEST__INIT;
+        Iommud__V1__ListTenantsResponse *list;
+        ProtobufCMessage *answer;
+        uint64_t found = UINT64_MAX;
+        char message[512];
+
+        if (service_operate(s, "ListTenants", &request.base, &iommud__v1__list_tenants_response__descriptor, &answer, message,
+                            sizeof message) != 0)
+                fail_msg("%s", message);
+        list = (Iommud__V1__ListTenantsResponse *)answer;
+        for (size_t i = 0; i < list->n_tenants; i++)
+                for (size_t k = 0; k < list->tenants[i]->n_quotas; k++)
+                        if (strcmp(list->tenants[i]->name, tenant) == 0 &&
+                            list->tenants[i]->quotas[k]->resource == IOMMUD__V1__RESOURCE__RESOURCE_LOCKED_BYTES)
+                                found = list->tenants[i]->quotas[k]->over;
+        protobuf_c_message_free_unpacked(answer, NULL);
+        return found;
+}
+
+/* Below what is in use: nothing is taken away, more is refused, and the excess is shown until it is gone. */
+static void test_lowered(void **state) {
+        struct service *s = service_start(&(struct service_options){ .soft = "devices = edu0\ndma_delay_us = 1\n" });
+        struct iommud_error e;
+        char directory[160];
+        struct job j;
+
+        (void)state;
+        service_add_tenant(s, "tight", directory, sizeof directory);
+        job_begin(&j, directory, "edu0", (uint64_t)16 * PAGE);
+        must(iommud_map(j.domain, JOB_IOVA, j.memory, 0, (uint64_t)8 * PAGE, IOMMUD_READ_WRITE));
+        must(iommud_map(j.domain, 0x800000, j.memory, (uint64_t)8 * PAGE, (uint64_t)4 * PAGE, IOMMUD_READ_WRITE));
+        set_quota(s, "tight", IOMMUD__V1__RESOURCE__RESOURCE_LOCKED_BYTES, (uint64_t)6 * PAGE);
+        assert_int_equal(over(s, "tight"), 6 * PAGE);
+        assert_int_equal(job_used(j.client, IOMMUD_RESOURCE_LOCKED_BYTES), 12 * PAGE);
+        job_assert_dma(&j, JOB_IOVA, 0, PAGE);
+        refused(iommud_map(j.domain, 0x900000, j.memory, (uint64_t)12 * PAGE, PAGE, IOMMUD_READ), EDQUOT,
+                IOMMUD_REASON_QUOTA_EXCEEDED, &e);
+        assert_int_equal(e.limit, 6 * PAGE);
+        assert_int_equal(e.used, 12 * PAGE);
+        must(iommud_unmap(j.domain, JOB_IOVA, (uint64_t)8 * PAGE));
+        assert_int_equal(over(s, "tight"), 0);
+        must(iommud_map(j.domain, 0x900000, j.memory, (uint64_t)12 * PAGE, (uint64_t)2 * PAGE, IOMMUD_READ));
+        refused(iommud_map(j.domain, 0xa00000, j.memory, (uint64_t)14 * PAGE, PAGE, IOMMUD_READ), EDQUOT,
+                IOMMUD_REASON_QUOTA_EXCEEDED, NULL);
+        job_end(&j);
+        service_wait_sessions(s, 0);
+        service_assert_nothing_used(s, "tight");
+        service_end(s);
+}
+
+/* A quota that is raised is raised for the sessions that are open, too. */
+static void test_raised(void **state) {
+        struct service *s = service_start(&(struct service_options){ 0 });
+        struct iommud_memory *m[3];
+        struct iommud_client *c;
+        char directory[160];
+
+        (void)state;
+        service_add_tenant(s, "poor", directory, sizeof directory);
+        set_quota(s, "poor", IOMMUD__V1__RESOURCE__RESOURCE_MEMORY_OBJECTS, 0);
+        c = job_connect(directory);
+        refused(iommud_memory_alloc(c, PAGE, NULL, &m[0]), EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED, NULL);
+        set_quota(s, "poor", IOMMUD__V1__RESOURCE__RESOURCE_MEMORY_OBJECTS, 2);
+        must(iommud_memory_alloc(c, PAGE, NULL, &m[0]));
+        must(iommud_memory_alloc(c, PAGE, NULL, &m[1]));
+        refused(iommud_memory_alloc(c, PAGE, NULL, &m[2]), EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED, NULL);
+        iommud_close(c);
+        service_wait_sessions(s, 0);
+        service_assert_nothing_used(s, "poor");
+        service_end(s);
+}
+
+/* ---- who holds it ---- */
+
+static void test_a_refusal_names_the_domains_that_hold_most(void **state) {
+        struct service *s = start_with("locked_bytes = 64K\n");
+        struct iommud_domain *big, *small;
+        struct iommud_error e;
+        char words[128];
+        struct job j;
+
+        (void)state;
+        job_begin(&j, s->client, NULL, (uint64_t)32 * PAGE);
+        must(iommud_domain_create(j.client, "small", &small));
+        must(iommud_domain_create(j.client, "big", &big));
+        must(iommud_map(small, JOB_IOVA, j.memory, 0, (uint64_t)2 * PAGE, IOMMUD_READ));
+        must(iommud_map(big, JOB_IOVA, j.memory, (uint64_t)2 * PAGE, (uint64_t)13 * PAGE, IOMMUD_READ));
+        refused(iommud_map(j.domain, JOB_IOVA, j.memory, (uint64_t)20 * PAGE, (uint64_t)2 * PAGE, IOMMUD_READ), EDQUOT,
+                IOMMUD_REASON_QUOTA_EXCEEDED, &e);
+        (void)snprintf(words, sizeof words, "domain %llu 'big' holds 52K, domain %llu 'small' holds 8K",
+                       (unsigned long long)iommud_domain_id(big), (unsigned long long)iommud_domain_id(small));
+        assert_non_null(strstr(e.text, words));
+        job_end(&j);
         service_end(s);
 }
 
@@ -216,6 +337,9 @@ int main(void) {
                 cmocka_unit_test_teardown(test_sessions, harness_teardown),
                 cmocka_unit_test_teardown(test_devices, harness_teardown),
                 cmocka_unit_test_teardown(test_sessions_share_the_quota, harness_teardown),
+                cmocka_unit_test_teardown(test_lowered, harness_teardown),
+                cmocka_unit_test_teardown(test_raised, harness_teardown),
+                cmocka_unit_test_teardown(test_a_refusal_names_the_domains_that_hold_most, harness_teardown),
                 cmocka_unit_test_teardown(test_zero, harness_teardown),
         };
 

@@ -119,8 +119,8 @@ static void test_reload_changes_quotas(void **state) {
         (void)snprintf(tenants, sizeof tenants, "[tenant me]\nrule = uid:%u\nlocked_bytes = 4K\n", getuid());
         reload(s, tenants, "reloaded");
         /* below what is used: that stays, more is refused */
-        refused(iommud_map(j.domain, 0x200000, j.memory, 0, PAGE, IOMMUD_READ), EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED,
-                &e);
+        refused(iommud_map(j.domain, 0x200000, j.memory, (uint64_t)3 * PAGE, PAGE, IOMMUD_READ), EDQUOT,
+                IOMMUD_REASON_QUOTA_EXCEEDED, &e);
         assert_int_equal(e.limit, 4096);
         assert_int_equal(e.used, 8192);
         job_assert_dma(&j, JOB_IOVA, 0, PAGE);

@@ -32,7 +32,7 @@ static int begin(void **state) {
 }
 
 static void end(void) {
-        job_assert_unchanged(&job, &before);
+        job_assert_given_back(&job, &before);
         job_assert_dma(&job, JOB_IOVA, 0, PAGE);
         job_end(&job);
         service_end(service);

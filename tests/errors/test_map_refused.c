@@ -32,7 +32,7 @@ static void begin(struct fixture *f) {
 }
 
 static void end(struct fixture *f) {
-        job_assert_unchanged(&f->job, &f->before);
+        job_assert_given_back(&f->job, &f->before);
         job_assert_dma(&f->job, JOB_IOVA, 0, PAGE);
         job_end(&f->job);
         service_end(f->service);
@@ -46,8 +46,10 @@ struct bad_map {
 };
 
 static void assert_refused(struct fixture *f, const struct bad_map *b, struct iommud_error *e) {
+        struct job_snapshot before;
         char call[128];
 
+        job_snapshot(&f->job, &before);
         (void)snprintf(call, sizeof call, "map 0x%llx offset 0x%llx length 0x%llx access %u",
                        (unsigned long long)b->iova,
                        (unsigned long long)b->offset, (unsigned long long)b->length, b->access);
@@ -56,7 +58,7 @@ static void assert_refused(struct fixture *f, const struct bad_map *b, struct io
                     b->error, b->reason, call, e);
         assert_int_equal(e->element, -1);
         assert_string_equal(e->call, "iommud_map");
-        job_assert_unchanged(&f->job, &f->before);
+        job_assert_unchanged(&f->job, &before);
 }
 
 static void test_zero_length(void **state) {

@@ -7,10 +7,26 @@
  *
  *   uid UID                                becomes that user
  *   connect DIRECTORY | close | wait-end
- *   domain | destroy D | attach D DEVICE | detach A
- *   alloc SIZE | map D IOVA M OFFSET LENGTH ACCESS | unmap D IOVA LENGTH
+ *   domain [lazy] | destroy D | attach D DEVICE | detach A
+ *   alloc SIZE [HUGE-PAGE-SIZE] | map D IOVA M OFFSET LENGTH ACCESS | unmap D IOVA LENGTH
+ *   map-with D IOVA M OFFSET LENGTH ACCESS FLAGS CHUNK WINDOW     "ok IOVA MAPPINGS LOCKED-BYTES TABLE-BYTES"
+ *   unmap-with D IOVA LENGTH SPLIT         the bytes that were unmapped; numbers are those of iommud.h
+ *   map-many D IOVA M OFFSET LENGTH ACCESS FLAGS N STRIDE OFFSET-STRIDE      "ok MAPPINGS LOCKED-BYTES TABLE-BYTES"
+ *   unmap-many D IOVA LENGTH N STRIDE      the bytes that were unmapped
+ *   sync D                                 the bytes that had waited
+ *   domain-info D                          "ok mappings=N bytes=N kernel=N shared=N deferred=N limit=N tables=N"
+ *   used RESOURCE                          "ok USED LIMIT"
+ *   window-create D LENGTH PAGE-SHIFT LEVELS QUOTA                "ok ID START LENGTH PAGE-SHIFT LEVELS"
+ *   window-remove D ID FORCE | window-reset D
+ *   window-query D                         "ok N CAN-CREATE PAGE-SIZES LARGEST LEVELS", then for each window
+ *                                          ID:START:LENGTH:PAGE-SHIFT:MAPPINGS:BYTES
+ *   import SIZE [populate]                 memory that nobody has touched
+ *   memory-close M
+ *   fill-at M OFFSET LENGTH BYTE | peek-at M OFFSET LENGTH
  *   fill M BYTE | peek M                   peek: the byte that all have, or -1
  *   dma A IOVA to|from | start A IOVA to|from
+ *   reach A IOVA M OFFSET                  memory -> device -> the same memory; what of it happened: "ok both" (reads and
+ *                                          writes), "ok write" (something else was written), "ok no-write"
  *   loop A IOVA M                          from now on: memory -> device -> memory at IOVA, and compares
  *   rounds                                 how many of loop or workload were done
  *   workload SEED                          from now on, at random, until it is killed
@@ -31,6 +47,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "client_agent_memory.h"
+#include "client_agent_with.h"
 #include "edu.h"
 #include "session_channel.h"
 #include "transport/tsan.h"
@@ -210,9 +228,9 @@ static void do_close(char *args) {
 }
 
 static void do_domain(char *args) {
-        int r = iommud_domain_create(client, NULL, &domains[n_domains]);
+        const struct iommud_domain_options lazy = { .size = sizeof lazy, .flush_mode = IOMMUD_FLUSH_LAZY };
+        int r = iommud_domain_create_with(client, strcmp(args, "lazy") == 0 ? &lazy : NULL, &domains[n_domains]);
 
-        (void)args;
         if (r < 0) {
                 say_result(r);
                 return;
@@ -250,8 +268,13 @@ static void do_detach(char *args) {
 }
 
 static void do_alloc(char *args) {
-        int r = iommud_memory_alloc(client, strtoull(args, NULL, 0), NULL, &memories[n_memories]);
+        struct iommud_memory_options options = { .size = sizeof options };
+        char *rest;
+        uint64_t size = strtoull(args, &rest, 0);
+        int r;
 
+        options.huge_page_size = strtoull(rest, NULL, 0);
+        r = iommud_memory_alloc(client, size, &options, &memories[n_memories]);
         if (r < 0) {
                 say_result(r);
                 return;
@@ -377,7 +400,9 @@ static bool handle(char *line) {
                 { "start", do_start }, { "loop", do_loop }, { "rounds", do_rounds }, { "workload", do_workload },
                 { "session", do_session },
         };
-        char *args = line + strcspn(line, " ");
+        const struct agent_objects objects = { client, domains, n_domains, memories, n_memories, attachments, n_attachments };
+        struct agent_memories all = { client, memories, n_memories, OBJECTS };
+        char *args = line + strcspn(line, " "), answer[AGENT_ANSWER_MAX];
 
         if (*args)
                 *args++ = '\0';
@@ -386,6 +411,11 @@ static bool handle(char *line) {
                         commands[i].run(args);
                         return true;
                 }
+        if (agent_memory(line, args, &all, answer) || agent_with(line, args, &objects, answer)) {
+                n_memories = all.n;
+                say("%s", answer);
+                return true;
+        }
         say("err %d 0 no command %s", EINVAL, line);
         return strcmp(line, "exit") != 0;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "edu.h"
+#include "edu_order.h"
 
 #include <errno.h>
 #include <time.h>
@@ -18,36 +19,53 @@ int edu_enable(struct iommud_attachment *a) {
         return r < 0 ? r : iommud_device_region_write(a, CONFIG, CONFIG_COMMAND, 2, command | MEMORY | BUS_MASTER);
 }
 
-int edu_start(struct iommud_attachment *a, uint64_t iova, size_t n, bool to_memory) {
-        const uint64_t writes[][2] = { { SOURCE, to_memory ? BUFFER : iova },
-                                       { DESTINATION, to_memory ? iova : BUFFER },
+static int is_swapped(struct iommud_attachment *a, bool *ret) {
+        uint64_t identification;
+        int r = iommud_device_region_read(a, BAR0, EDU_IDENTIFICATION_REGISTER, 4, &identification);
+
+        if (r == 0)
+                *ret = edu_is_swapped(identification);
+        return r;
+}
+
+static int start_at(struct iommud_attachment *a, uint64_t iova, size_t buffer, size_t n, bool to_memory) {
+        const uint64_t writes[][2] = { { SOURCE, to_memory ? BUFFER + buffer : iova },
+                                       { DESTINATION, to_memory ? iova : BUFFER + buffer },
                                        { COUNT, n }, { COMMAND, START | (to_memory ? TO_MEMORY : 0) } };
+        bool swapped;
+        int r = is_swapped(a, &swapped);
 
-        for (size_t i = 0; i < sizeof writes / sizeof writes[0]; i++) {
-                int r = iommud_device_region_write(a, BAR0, writes[i][0], 8, writes[i][1]);
+        for (size_t i = 0; r == 0 && i < sizeof writes / sizeof writes[0]; i++)
+                r = iommud_device_region_write(a, BAR0, writes[i][0], 8, edu_in_order(swapped, 8, writes[i][1]));
+        return r;
+}
 
-                if (r < 0)
-                        return r;
-        }
-        return 0;
+int edu_start(struct iommud_attachment *a, uint64_t iova, size_t n, bool to_memory) {
+        return start_at(a, iova, 0, n, to_memory);
 }
 
 int edu_wait(struct iommud_attachment *a) {
         static const struct timespec moment = { .tv_nsec = 200000 };
+        bool swapped;
+        int r = is_swapped(a, &swapped);
 
-        for (unsigned i = 0; i < 50000; i++) {
+        for (unsigned i = 0; r == 0 && i < 50000; i++) {
                 uint64_t command;
-                int r = iommud_device_region_read(a, BAR0, COMMAND, 8, &command);
 
-                if (r < 0 || !(command & START))
-                        return r;
+                r = iommud_device_region_read(a, BAR0, COMMAND, 8, &command);
+                if (r == 0 && !(edu_in_order(swapped, 8, command) & START))
+                        return 0;
                 nanosleep(&moment, NULL);
         }
-        return -ETIMEDOUT;
+        return r < 0 ? r : -ETIMEDOUT;
+}
+
+int edu_transfer_at(struct iommud_attachment *a, uint64_t iova, size_t buffer, size_t n, bool to_memory) {
+        int r = start_at(a, iova, buffer, n, to_memory);
+
+        return r < 0 ? r : edu_wait(a);
 }
 
 int edu_transfer(struct iommud_attachment *a, uint64_t iova, size_t n, bool to_memory) {
-        int r = edu_start(a, iova, n, to_memory);
-
-        return r < 0 ? r : edu_wait(a);
+        return edu_transfer_at(a, iova, 0, n, to_memory);
 }

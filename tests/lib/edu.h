@@ -21,3 +21,5 @@ int edu_start(struct iommud_attachment *a, uint64_t iova, size_t n, bool to_memo
 int edu_wait(struct iommud_attachment *a);
 /* Both. */
 int edu_transfer(struct iommud_attachment *a, uint64_t iova, size_t n, bool to_memory);
+/* The same with another place in the device's buffer (4096 bytes) than its beginning. */
+int edu_transfer_at(struct iommud_attachment *a, uint64_t iova, size_t buffer, size_t n, bool to_memory);

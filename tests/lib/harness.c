@@ -26,6 +26,7 @@
 #define START_MS 30000U
 #define STOP_MS 30000U
 #define CALL_MS 20000U
+#define LEDGER_VIOLATIONS 4             /* exit status of iommuctl ledger check */
 
 static struct service *services;        /* not ended yet */
 
@@ -276,6 +277,7 @@ struct service *service_new(const struct service_options *o) {
         (void)snprintf(s->operator_socket, sizeof s->operator_socket, "%s/run/operator/operator.sock", s->directory);
         s->pid = -1;
         s->run_as = o->run_as;
+        s->programs = o->failpoints ? "failpoints/" : "";
         if (s->run_as)
                 assert_int_equal(chown(s->directory, s->run_as, s->run_as), 0);
         s->next = services;
@@ -302,12 +304,13 @@ static bool answers(const struct service *s) {
 }
 
 bool service_try_launch(struct service *s, int *ret_code) {
-        char program[PATH_MAX], option[128];
+        char program[PATH_MAX], option[128], name[32];
         char *argv[] = { program, option, NULL };
         uint64_t until = harness_ms() + START_MS;
 
         assert_true(s->pid < 0);
-        harness_program("iommud", program, sizeof program);
+        (void)snprintf(name, sizeof name, "%siommud", s->programs);
+        harness_program(name, program, sizeof program);
         (void)snprintf(option, sizeof option, "--config=%s", s->config);
         s->pid = harness_spawn_as(s->run_as, argv, -1, -1, s->log);
         while (!answers(s)) {
@@ -417,8 +420,21 @@ static void forget(struct service *s) {
         free(s);
 }
 
+/* Of a ledger that no service has open. One that is none, or was never made, has nothing to say. */
+static void assert_dead_ledger(const struct service *s) {
+        char program[PATH_MAX], option[128];
+        char *argv[] = { program, (char *)"ledger", (char *)"check", option, NULL };
+
+        harness_program("iommuctl", program, sizeof program);
+        (void)snprintf(option, sizeof option, "--offline=%s", s->state);
+        if (harness_wait(harness_spawn(argv, -1, -1, s->log), STOP_MS) == LEDGER_VIOLATIONS)
+                fail_msg("iommuctl ledger check %s finds violations: see the log", option);
+}
+
 void service_end(struct service *s) {
-        if (s->pid > 0) {
+        if (s->pid < 0)
+                assert_dead_ledger(s);
+        else {
                 service_wait_recovered(s);
                 service_wait_sessions(s, 0);
                 service_assert_ledger(s);
@@ -561,7 +577,7 @@ void service_kill_holder(const struct service *s, pid_t client) {
 }
 
 void service_assert_nothing_used(const struct service *s, const char *tenant) {
-        for (unsigned r = IOMMUD__V1__RESOURCE__RESOURCE_LOCKED_BYTES; r <= IOMMUD__V1__RESOURCE__RESOURCE_DEVICES; r++)
+        for (unsigned r = IOMMUD__V1__RESOURCE__RESOURCE_LOCKED_BYTES; r <= IOMMUD__V1__RESOURCE__RESOURCE_WINDOWS; r++)
                 assert_int_equal(service_used(s, tenant, r), 0);
 }
 

@@ -36,6 +36,7 @@ struct service {
         char client[96];                /* for iommud_connect_options.directory */
         char operator_socket[112];
         uid_t run_as;
+        const char *programs;           /* folder of the build that they are in: "", "failpoints/" */
         pid_t pid;                      /* -1: not running */
         struct service *next;
 };
@@ -46,6 +47,7 @@ struct service_options {
         const char *tenants;            /* whole sections; NULL: the tenant "me" for our uid */
         bool own_holder_uids;           /* as root: holders get uids of their own */
         uid_t run_as;                   /* as root: the service runs as this user; 0: as we do */
+        bool failpoints;                /* the programs that tests/lib/faults.h controls */
 };
 
 /* Makes folder and configuration, starts the service and waits until it serves. */
@@ -64,7 +66,7 @@ void service_wait_recovered(struct service *s);
 void service_kill(struct service *s);
 /* SIGTERM; exit code 0 is demanded. Sessions go on in their holders. */
 void service_stop(struct service *s);
-/* What is demanded at the end of every test; see above. */
+/* What is demanded at the end of every test; see above. A ledger whose service has gone is checked offline. */
 void service_end(struct service *s);
 /* Has the log this text? */
 bool service_logged(const struct service *s, const char *text);

@@ -26,6 +26,24 @@ void job_map(struct job *j) {
         must(iommud_map(j->domain, JOB_IOVA, j->memory, 0, iommud_memory_size(j->memory), IOMMUD_READ_WRITE));
 }
 
+int job_map_part(struct job *j, uint64_t offset, uint64_t length, uint32_t flags, uint64_t chunk,
+                 struct iommud_map_result *ret) {
+        const struct iommud_map_entry entry = { .iova = JOB_IOVA + offset, .memory = j->memory, .offset = offset,
+                                                .length = length, .access = IOMMUD_READ_WRITE };
+        const struct iommud_map_options options = { .size = sizeof options, .flags = flags, .chunk = chunk };
+
+        if (ret)
+                ret->size = sizeof *ret;
+        return iommud_map_with(j->domain, &entry, 1, &options, ret);
+}
+
+int job_unmap_part(struct job *j, uint64_t offset, uint64_t length, enum iommud_split_policy split) {
+        const struct iommud_unmap_entry entry = { .iova = JOB_IOVA + offset, .length = length };
+        const struct iommud_unmap_options options = { .size = sizeof options, .split = split };
+
+        return iommud_unmap_with(j->domain, &entry, 1, &options, NULL);
+}
+
 void job_end(struct job *j) {
         iommud_close(j->client);
         *j = (struct job){ 0 };
@@ -73,6 +91,33 @@ size_t job_mappings(struct iommud_domain *domain) {
         return n;
 }
 
+struct iommud_domain_info job_domain_info(struct iommud_domain *domain) {
+        struct iommud_domain_info info = { .size = sizeof info };
+
+        must(iommud_domain_info(domain, &info));
+        return info;
+}
+
+struct iommud_window job_window(struct iommud_domain *domain, uint64_t length, uint32_t page_shift) {
+        const struct iommud_window_options options = { .size = sizeof options, .length = length,
+                                                       .page_shift = page_shift };
+        struct iommud_window window;
+
+        must(iommud_window_create(domain, &options, &window));
+        return window;
+}
+
+size_t job_windows(struct iommud_domain *domain, struct iommud_window_limits *ret_limits) {
+        struct iommud_window *windows;
+        size_t n;
+
+        if (ret_limits)
+                ret_limits->size = sizeof *ret_limits;
+        must(iommud_window_query(domain, &windows, &n, ret_limits));
+        iommud_window_list_free(windows);
+        return n;
+}
+
 void job_refused(int result, int error, enum iommud_reason reason, const char *call, struct iommud_error *ret) {
         struct iommud_error e = { .size = sizeof e };
 
@@ -101,13 +146,21 @@ void job_snapshot(struct job *j, struct job_snapshot *ret) {
                         ret->used[quotas[i].resource] = quotas[i].used;
 }
 
-void job_assert_unchanged(struct job *j, const struct job_snapshot *before) {
+static void assert_used(struct job *j, const struct job_snapshot *before, bool with_tables) {
         struct job_snapshot now;
 
         job_snapshot(j, &now);
         assert_int_equal(now.mappings, before->mappings);
         for (size_t i = 0; i < sizeof now.used / sizeof now.used[0]; i++)
-                if (now.used[i] != before->used[i])
+                if (now.used[i] != before->used[i] && (with_tables || i != IOMMUD_RESOURCE_TABLE_BYTES))
                         fail_msg("%llu of resource %zu are charged, %llu before", (unsigned long long)now.used[i], i,
                                  (unsigned long long)before->used[i]);
+}
+
+void job_assert_unchanged(struct job *j, const struct job_snapshot *before) {
+        assert_used(j, before, true);
+}
+
+void job_assert_given_back(struct job *j, const struct job_snapshot *before) {
+        assert_used(j, before, false);
 }

@@ -42,7 +42,7 @@ awk -v most=$LINE_BYTES 'length($0) > most { print FILENAME ":" FNR ": " length(
 # Everything that is a program, in any language, says its licence within the first lines.
 find Makefile .ci proto service sdk db packaging tests -type f \
         \( -name '*.[ch]' -o -name '*.sh' -o -name '*.proto' -o -name '*.sql' -o -name '*.mk' -o -name 'Makefile' -o -name '*.[1-8]' \
-        -o -name '*.map' -o -name '*.py' -o -path '.ci/*' -o -path 'tests/vm/lanes/*' -o -path 'tests/lint/*' \) |
+        -o -name '*.map' -o -name '*.py' -o -name '*.pml' -o -path '.ci/*' -o -path 'tests/vm/lanes/*' -o -path 'tests/lint/*' \) |
         sort | while read -r file; do
                 head -5 "$file" | grep -q 'SPDX-License-Identifier: Apache-2.0' || echo "$file: no SPDX line"
         done | check every_source_file_names_its_licence

@@ -81,6 +81,11 @@ static void test_an_empty_file_gives_the_defaults(void **state) {
         assert_int_equal(c.soft.reserved_first, 0xfee00000);
         assert_int_equal(c.n_soft_devices, 2);
         assert_int_equal(c.default_quota[RESOURCE_LOCKED_BYTES], 64 << 20);
+        assert_true(c.default_quota[RESOURCE_TABLE_BYTES] == TENANT_QUOTA_KEEP);
+        assert_int_equal(c.default_quota[RESOURCE_WINDOWS], 64);
+        assert_true(c.host_limit[RESOURCE_LOCKED_BYTES] > c.host_limit[RESOURCE_TABLE_BYTES]);
+        assert_true(c.host_limit[RESOURCE_LOCKED_BYTES] < (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
+        assert_true(c.host_limit[RESOURCE_MAPPINGS] == UINT64_MAX);
         assert_int_equal(c.n_tenants, 0);
         assert_int_equal(c.log_level, LOG_INFO);
         config_clear(&c);
@@ -98,9 +103,10 @@ static void test_every_key_is_read(void **state) {
                               "message_bytes=2M\nregister_deadline_ms=500\noperation_deadline_ms=6000\n"
                               "unclaimed_token_seconds=7\nrecover_seconds=8\norphan_seconds=9\n"
                               "[soft]\ndevices=a b c\npage_sizes=64K 512M\naperture=0x1000-0xffffff\nreserved=\n"
-                              "max_mappings=10\ndma_delay_us=11\n"
+                              "max_mappings=10\ndma_delay_us=11\nwindows=spapr\n"
                               "[defaults]\nlocked_bytes=1M\nmappings=2\ndomains=3\nmemory_objects=4\n"
-                              "registered_bytes=5M\nsessions=6\ndevices=unlimited\n", &c, &r), 0);
+                              "registered_bytes=5M\nsessions=6\ndevices=unlimited\ntable_bytes=7M\nwindows=8\n"
+                              "[host]\nlocked_bytes=9G\ntable_bytes=unlimited\n", &c, &r), 0);
         assert_string_equal(c.state_directory, "/s");
         assert_string_equal(c.runtime_directory, "/r");
         assert_string_equal(c.link_socket, "/r/private/link.sock");
@@ -132,6 +138,7 @@ static void test_every_key_is_read(void **state) {
         assert_true(c.soft.reserved_first > c.soft.reserved_last);
         assert_int_equal(c.soft.max_mappings, 10);
         assert_int_equal(c.soft.dma_delay_us, 11);
+        assert_int_equal(c.soft.windows, SOFT_WINDOWS_SPAPR);
         assert_int_equal(c.default_quota[RESOURCE_LOCKED_BYTES], 1 << 20);
         assert_int_equal(c.default_quota[RESOURCE_MAPPINGS], 2);
         assert_int_equal(c.default_quota[RESOURCE_DOMAINS], 3);
@@ -139,6 +146,29 @@ static void test_every_key_is_read(void **state) {
         assert_int_equal(c.default_quota[RESOURCE_REGISTERED_BYTES], 5 << 20);
         assert_int_equal(c.default_quota[RESOURCE_SESSIONS], 6);
         assert_true(c.default_quota[RESOURCE_DEVICES] == UINT64_MAX);
+        assert_int_equal(c.default_quota[RESOURCE_TABLE_BYTES], 7 << 20);
+        assert_int_equal(c.default_quota[RESOURCE_WINDOWS], 8);
+        assert_int_equal(c.host_limit[RESOURCE_LOCKED_BYTES], 9ULL << 30);
+        assert_true(c.host_limit[RESOURCE_TABLE_BYTES] == UINT64_MAX);
+        config_clear(&c);
+}
+
+/* What nobody names goes by the tenant's locked bytes, so that a large tenant can use what it was given. */
+static void test_table_bytes_that_are_not_given(void **state) {
+        struct config c;
+        struct refusal r;
+
+        (void)state;
+        assert_int_equal(load("[tenant a]\nown_socket=yes\n[tenant b]\nown_socket=yes\nlocked_bytes=64G\n"
+                              "[tenant c]\nown_socket=yes\nlocked_bytes=unlimited\n"
+                              "[tenant d]\nown_socket=yes\nlocked_bytes=64G\ntable_bytes=1M\n", &c, &r), 0);
+        assert_int_equal(c.tenants[0].quota[RESOURCE_TABLE_BYTES], 64 << 20);
+        assert_int_equal(c.tenants[1].quota[RESOURCE_TABLE_BYTES], 512 << 20);
+        assert_true(c.tenants[2].quota[RESOURCE_TABLE_BYTES] == UINT64_MAX);
+        assert_int_equal(c.tenants[3].quota[RESOURCE_TABLE_BYTES], 1 << 20);
+        config_clear(&c);
+        assert_int_equal(load("[defaults]\ntable_bytes=2M\n[tenant b]\nown_socket=yes\nlocked_bytes=64G\n", &c, &r), 0);
+        assert_int_equal(c.tenants[0].quota[RESOURCE_TABLE_BYTES], 2 << 20);
         config_clear(&c);
 }
 
@@ -203,6 +233,21 @@ static void test_what_is_not_a_configuration(void **state) {
         refused(text, "2: the line is longer than 1024 bytes");
 }
 
+static void test_every_backend_has_a_name(void **state) {
+        static const char *const names[] = { "auto", "soft", "vfio-type1", "vfio-spapr" };
+        char text[64];
+        struct config c;
+        struct refusal r;
+
+        (void)state;
+        for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+                (void)snprintf(text, sizeof text, "[service]\nbackend=%s\n", names[i]);
+                assert_int_equal(load(text, &c, &r), 0);
+                assert_int_equal(c.backend, i);
+                config_clear(&c);
+        }
+}
+
 static void test_bad_values(void **state) {
         char text[256] = "[service]\nruntime_directory=/";
 
@@ -214,7 +259,8 @@ static void test_bad_values(void **state) {
         refused("[service]\nthreads=4 # four\n", "2: threads: '4 # four' is not a number");
         refused("[service]\nstate_directory=var\n", "2: state_directory must be an absolute path, not 'var'");
         refused("[service]\nsysfs=/sys # x\n", "2: sysfs: '/sys # x' has a blank in it");
-        refused("[service]\nbackend=iommufd\n", "2: backend: 'iommufd' is none of auto, soft, vfio-type1");
+        refused("[soft]\nwindows=four\n", "2: windows: 'four' is neither none nor spapr");
+        refused("[service]\nbackend=iommufd\n", "2: backend: 'iommufd' is none of auto, soft, vfio-type1, vfio-spapr");
         refused("[service]\nlog_level=loud\n", "2: log_level: 'loud' is none of error,");
         refused("[service]\nholder_uids=0-5\n", "2: holder_uids: '0-5' is not a range of uids");
         refused("[service]\nholder_uids=6-5\n", "2: holder_uids: '6-5' is not");
@@ -346,8 +392,10 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_an_empty_file_gives_the_defaults),
                 cmocka_unit_test(test_every_key_is_read),
+                cmocka_unit_test(test_table_bytes_that_are_not_given),
                 cmocka_unit_test(test_tenants),
                 cmocka_unit_test(test_what_is_not_a_configuration),
+                cmocka_unit_test(test_every_backend_has_a_name),
                 cmocka_unit_test(test_bad_values),
                 cmocka_unit_test(test_bad_tenants),
                 cmocka_unit_test(test_a_file_that_cannot_be_read),

@@ -423,6 +423,9 @@ static inline struct request_key key_of(uint8_t n) {
 }
 
 /* key 0: none */
+/* What the played holder says of memory: unsealed memory is charged for each mapping, sealed pages once. */
+static bool memory_is_unsealed;
+
 static inline void ask_map(struct holder *h, uint64_t domain, uint64_t memory, uint64_t iova, uint64_t length, uint8_t key,
                            struct asked *a) {
         const uint64_t offset = 0;
@@ -463,7 +466,8 @@ static inline uint64_t make_domain(struct holder *h) {
 
 static inline uint64_t make_memory(struct holder *h, uint64_t size) {
         struct link_result result = { .refusal = { .element = -1, .conflict_first = 1 },
-                                      .memory = { .size = size, .page_size = PAGE, .dev = 1, .ino = 1, .sealed = 1,
+                                      .memory = { .size = size, .page_size = PAGE, .dev = 1, .ino = 1,
+                                                  .sealed = !memory_is_unsealed,
                                                   .writable = 1 } };
         struct asked a;
 

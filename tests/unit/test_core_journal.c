@@ -27,6 +27,7 @@ static struct {
         atomic_int inside;      /* threads between begin and commit */
         bool overlapped;
         unsigned commit_us;
+        bool unwell;            /* what failed would fail for any other, too */
 } disk;
 
 static void append(char *text, size_t size, const char *more) {
@@ -46,6 +47,11 @@ int ledger_begin(struct ledger *l, struct refusal *r) {
         disk.fail_begin--;
         atomic_fetch_sub(&disk.inside, 1);
         return refuse(r, REFUSAL_LEDGER_UNAVAILABLE, "begin");
+}
+
+bool ledger_is_unwell(struct ledger *l) {
+        (void)l;
+        return disk.unwell;
 }
 
 int ledger_commit(struct ledger *l, struct refusal *r) {
@@ -239,6 +245,36 @@ static void a_disk_that_fails_loses_nothing_that_was_deferred(void **state) {
         assert_string_equal(done_order, "ab");
 }
 
+/* Ten who wait for a lock that somebody else has would else wait ten times as long, one after the other. */
+static void a_fault_of_the_ledger_is_met_once_and_told_to_all(void **state) {
+        struct named a = named('a', 0), b = named('b', 0), c = named('c', 0);
+        struct refusal r;
+
+        journal_defer(*state, &a.entry);
+        journal_defer(*state, &b.entry);
+        disk.unwell = true;
+        disk.fail_begin = 1;
+        assert_int_equal(journal_commit(*state, &c.entry, &r), -1);
+        assert_string_equal(r.text, "begin");
+        assert_string_equal(disk.committed, "");
+        assert_int_equal(a.applied + b.applied + c.applied, 0);
+        disk.unwell = false;
+        assert_int_equal(journal_flush(*state, &r), 0);
+        assert_string_equal(disk.committed, "ab");
+}
+
+/* What they hold is given back all the same: nobody else will. */
+static void what_can_never_be_recorded_is_let_go_at_the_end(void **state) {
+        struct named a = named('a', 0);
+
+        journal_defer(*state, &a.entry);
+        disk.unwell = true;
+        disk.fail_begin = 10;
+        *state = journal_free(*state);
+        assert_string_equal(disk.committed, "");
+        assert_int_equal(a.done, 1);
+}
+
 static struct journal *reentered;
 static struct named second;
 
@@ -320,6 +356,8 @@ int main(void) {
                 T(a_refused_commit_is_not_tried_again),
                 T(a_deferred_entry_that_failed_is_tried_again_in_its_place),
                 T(a_disk_that_fails_loses_nothing_that_was_deferred),
+                T(a_fault_of_the_ledger_is_met_once_and_told_to_all),
+                T(what_can_never_be_recorded_is_let_go_at_the_end),
                 T(an_entry_may_defer_another_when_it_is_done),
                 T(many_committers_share_transactions_and_never_overlap),
         };

@@ -145,8 +145,9 @@ static void the_last_byte_of_the_quota_can_be_used_and_no_more(void **state) {
         assert_refused(&a, REFUSAL_QUOTA_EXCEEDED);
         assert_charged(0, 0);
         map(s.h, s.domain, s.memory, AT, 4 * PAGE);
-        ask_map(s.h, s.domain, s.memory, AT + 16 * PAGE, PAGE, 0, &a);
+        ask_map(s.h, s.domain, s.memory, AT + 16 * PAGE, 5 * PAGE, 0, &a);      /* four that are there, and one */
         assert_refused(&a, REFUSAL_QUOTA_EXCEEDED);
+        assert_int_equal(a.refusal.asked, PAGE);
         assert_charged(1, 4 * PAGE);
         holder_expect_silence(s.h);
 }

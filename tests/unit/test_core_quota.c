@@ -205,6 +205,77 @@ static void recovery_takes_over_what_exists_whatever_the_limit(void **state) {
         assert_int_equal(used(&a, RESOURCE_DOMAINS), 1);
 }
 
+static void two_tenants(struct quota_account *host, struct quota_account t[2], uint64_t limit) {
+        account(host, RESOURCE_LOCKED_BYTES, limit);
+        host->tenant = NULL;
+        for (unsigned i = 0; i < 2; i++) {
+                account(&t[i], RESOURCE_LOCKED_BYTES, 100);
+                t[i].host = host;
+        }
+}
+
+static void the_host_refuses_what_quotas_promised_too_much_of(void **state) {
+        const struct quota_amounts asked = { .of[RESOURCE_LOCKED_BYTES] = 61, .of[RESOURCE_MAPPINGS] = 1 };
+        struct quota_account host, t[2];
+        struct refusal r;
+
+        (void)state;
+        two_tenants(&host, t, 150);
+        assert_int_equal(charge(&t[0], RESOURCE_LOCKED_BYTES, 90), 0);
+        assert_int_equal(quota_charge(&t[1], &asked, &r), -1);
+        assert_int_equal(r.reason, REFUSAL_LIMIT_EXCEEDED);
+        assert_int_equal(r.resource, RESOURCE_LOCKED_BYTES);
+        assert_int_equal(r.limit, 150);
+        assert_int_equal(r.used, 90);
+        assert_int_equal(r.asked, 61);
+        assert_non_null(strstr(r.text, "this host"));
+        assert_null(strstr(r.text, "alpha"));
+        /* nothing was charged, here or there */
+        assert_int_equal(used(&t[1], RESOURCE_LOCKED_BYTES), 0);
+        assert_int_equal(used(&t[1], RESOURCE_MAPPINGS), 0);
+        assert_int_equal(used(&host, RESOURCE_LOCKED_BYTES), 90);
+        assert_int_equal(charge(&t[1], RESOURCE_LOCKED_BYTES, 60), 0);
+        assert_int_equal(charge(&t[1], RESOURCE_LOCKED_BYTES, 1), -1);
+        refund(&t[0], RESOURCE_LOCKED_BYTES, 1);
+        assert_int_equal(charge(&t[1], RESOURCE_LOCKED_BYTES, 1), 0);
+        assert_int_equal(used(&host, RESOURCE_LOCKED_BYTES), 150);
+        /* what the host has no limit on is not counted there */
+        assert_int_equal(charge(&t[0], RESOURCE_DOMAINS, 1), 0);
+        assert_int_equal(used(&host, RESOURCE_DOMAINS), 0);
+}
+
+static void the_tenant_s_own_limit_is_told_before_the_host_s(void **state) {
+        const struct quota_amounts asked = { .of[RESOURCE_LOCKED_BYTES] = 200 };
+        struct quota_account host, t[2];
+        struct refusal r;
+
+        (void)state;
+        two_tenants(&host, t, 150);
+        assert_int_equal(quota_charge(&t[1], &asked, &r), -1);
+        assert_int_equal(r.reason, REFUSAL_QUOTA_EXCEEDED);
+        assert_int_equal(r.limit, 100);
+        assert_int_equal(used(&host, RESOURCE_LOCKED_BYTES), 0);
+}
+
+static void recovery_counts_on_the_host_as_well(void **state) {
+        const struct quota_amounts had = { .of[RESOURCE_LOCKED_BYTES] = 190, .of[RESOURCE_TABLE_BYTES] = 7 };
+        struct quota_account host, t[2];
+
+        (void)state;
+        two_tenants(&host, t, 150);
+        assert_true(quota_adopt(&t[0], &had));
+        assert_int_equal(used(&host, RESOURCE_LOCKED_BYTES), 190);
+        assert_int_equal(used(&host, RESOURCE_TABLE_BYTES), 7);
+        assert_int_equal(charge(&t[1], RESOURCE_LOCKED_BYTES, 1), -1);
+        assert_int_equal(charge(&t[1], RESOURCE_TABLE_BYTES, 1), 0);
+        /* a refund that is too large takes nothing from the others */
+        refund(&t[1], RESOURCE_LOCKED_BYTES, 100);
+        assert_int_equal(used(&host, RESOURCE_LOCKED_BYTES), 190);
+        quota_refund(&t[0], &had);
+        assert_int_equal(used(&host, RESOURCE_LOCKED_BYTES), 0);
+        assert_int_equal(used(&host, RESOURCE_TABLE_BYTES), 1);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(every_resource_is_charged_up_to_its_limit_and_not_beyond),
@@ -217,6 +288,9 @@ int main(void) {
                 cmocka_unit_test(a_refund_makes_room_for_as_much),
                 cmocka_unit_test(a_refund_beyond_the_balance_leaves_zero),
                 cmocka_unit_test(recovery_takes_over_what_exists_whatever_the_limit),
+                cmocka_unit_test(the_host_refuses_what_quotas_promised_too_much_of),
+                cmocka_unit_test(the_tenant_s_own_limit_is_told_before_the_host_s),
+                cmocka_unit_test(recovery_counts_on_the_host_as_well),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

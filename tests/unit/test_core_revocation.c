@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* link: broker db proto util */
+/* link: broker db proto backend util */
 /*
  * Taking everything back, with containers that only note what is done to them: the holder is killed, everything is unmapped and
  * once more after its death, and until then, and while somebody has the device open, nobody else gets it (I12).
@@ -59,6 +59,10 @@ bool revoke_group_is_free(const char *vfio_dir, unsigned group) {
 
         (void)vfio_dir, (void)group;
         return !vfio.busy;
+}
+
+bool revoke_group_is_busy(const char *vfio_dir, unsigned group) {
+        return !revoke_group_is_free(vfio_dir, group);
 }
 
 bool revoke_is_device_fd(int fd) {

@@ -103,6 +103,28 @@ static void a_session_beyond_the_quota_costs_nothing(void **state) {
         holder_open("beta");
 }
 
+/* The kernel counts a page for every mapping of it, we count it once. */
+static void a_holder_may_lock_the_quota_many_times_over(void **state) {
+        static const struct {
+                uint64_t quota, memlock;
+        } cases[] = { { 1ULL << 30, (16ULL << 30) + (64U << 20) }, { 0, 64U << 20 }, { UINT64_MAX, UINT64_MAX - 1 },
+                      { UINT64_MAX / 16, UINT64_MAX - 1 } };
+
+        (void)state;
+        core.options.holder_uid_first = 2000000000;
+        core.options.holder_uid_last = 2000000099;
+        core_start();
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                struct refusal r;
+                struct holder *h;
+
+                core.tenants[0].quota[RESOURCE_LOCKED_BYTES] = cases[i].quota;
+                assert_int_equal(broker_reload(core.broker, core.tenants, 2, &r), 0);
+                h = holder_connect("alpha");
+                assert_true(h->setup.memlock == cases[i].memlock);
+        }
+}
+
 /* Identified while the tenant was still there, started when it is not. */
 static void a_tenant_that_was_taken_out_takes_no_sessions(void **state) {
         struct holder *h;
@@ -235,6 +257,7 @@ int main(void) {
                 T(the_holder_may_go_on_when_the_connection_is_closed_here),
                 T(a_holder_of_somebody_else_gets_no_client),
                 T(a_session_beyond_the_quota_costs_nothing),
+                T(a_holder_may_lock_the_quota_many_times_over),
                 T(a_tenant_that_was_taken_out_takes_no_sessions),
                 T(a_token_is_worth_nothing_to_anybody_else),
                 T(a_token_is_worth_nothing_through_another_tenants_socket),

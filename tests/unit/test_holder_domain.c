@@ -102,6 +102,32 @@ int container_unmap_all(struct container *c, struct refusal *r) {
         return 0;
 }
 
+/* It has no windows of its own: nobody asks for any. */
+int container_window_create(struct container *c, const struct backend_window *want, struct backend_window *ret,
+                            struct refusal *r) {
+        (void)c, (void)want, (void)ret, (void)r;
+        fail_msg("a window is made");
+        return -1;
+}
+
+int container_window_remove(struct container *c, uint64_t start, struct refusal *r) {
+        (void)c, (void)start, (void)r;
+        fail_msg("a window is removed");
+        return -1;
+}
+
+int container_windows_reset(struct container *c, struct refusal *r) {
+        (void)c, (void)r;
+        fail_msg("windows are reset");
+        return -1;
+}
+
+size_t container_windows(const struct container *c, struct backend_window ret[BACKEND_WINDOWS_MAX]) {
+        (void)c, (void)ret;
+        fail_msg("windows are listed");
+        return 0;
+}
+
 int device_open(struct container *c, const char *name, struct device **ret, struct refusal *r) {
         (void)name;
         if (fake.fail_device)
@@ -259,7 +285,8 @@ static void see_mappings(void *userdata, const struct link_map_entry *entries, s
 
 static struct dumped dump(struct fixture *f) {
         struct dumped d = { .n = 0 };
-        struct domain_dump_sink sink = { see_domain, see_attachment, see_mappings, &d };
+        struct domain_dump_sink sink = { .domain = see_domain, .attachment = see_attachment, .mappings = see_mappings,
+                                         .userdata = &d };
 
         domain_dump(f->domain, &sink);
         assert_int_equal(d.n, d.domain.mappings);

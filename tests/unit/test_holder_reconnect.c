@@ -91,6 +91,29 @@ static void test_lost_answers_are_given_again(void **state) {
         holder_end(&h);
 }
 
+/* A broker that dies before the token may have left no row: the next one would not know this holder, and the client, which
+ * waits for its token, would wait for ever. */
+static void test_no_session_before_the_token(void **state) {
+        struct session_msg s;
+        struct holder h;
+        int pair[2];
+
+        (void)state;
+        holder_default_setup(&h);
+        h.setup.orphan_seconds = 0;
+        holder_setup(&h, NULL);
+        assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+        h.client = pair[0];
+        link_post(&h, LINK_CLIENT, 0, 0, 0, NULL, 0, &pair[1], 1);
+        close(pair[1]);
+        link_post(&h, LINK_GO, 0, 0, 0, NULL, 0, NULL, 0);
+        h.link = fd_close(h.link);
+        client_expect(&h, SESSION_ENDED, &s, NULL);
+        assert_refused(s.reason, RECOVERING);
+        assert_int_equal(wait_exit(h.pid), 0);
+        holder_cleanup(&h);
+}
+
 static void test_orphan_ends(void **state) {
         struct session_msg s;
         struct holder h;
@@ -176,6 +199,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_what_was_applied_stays),
                 cmocka_unit_test(test_lost_answers_are_given_again),
+                cmocka_unit_test(test_no_session_before_the_token),
                 cmocka_unit_test(test_orphan_ends),
                 cmocka_unit_test(test_silence_is_no_broker),
                 cmocka_unit_test(test_dropped_again_and_again),

@@ -4,9 +4,12 @@
 #include "test_holder_harness.h"
 
 #include <pthread.h>
+#include <sched.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 
+#include "backend/spapr_revoker.h"
 #include "holder/sandbox.h"
 
 enum end {
@@ -15,7 +18,7 @@ enum end {
 };
 
 /* What becomes of a process that does it inside. */
-static enum end inside(bool (*f)(void)) {
+static enum end inside_with(bool (*f)(void), int (*enter)(void)) {
         int status;
         pid_t pid;
 
@@ -25,7 +28,7 @@ static enum end inside(bool (*f)(void)) {
         }
         pid = fork();
         if (pid == 0) {
-                if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || sandbox_enter() < 0)
+                if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || enter() < 0)
                         _exit(2);
                 _exit(f() ? 0 : 1);
         }
@@ -36,6 +39,10 @@ static enum end inside(bool (*f)(void)) {
         }
         assert_int_equal(WEXITSTATUS(status), 0);
         return GOES_ON;
+}
+
+static enum end inside(bool (*f)(void)) {
+        return inside_with(f, sandbox_enter);
 }
 
 static bool do_exec(void) {
@@ -145,10 +152,68 @@ static void test_allowed(void **state) {
                         fail_msg("number %zu of the allowed was killed", i);
 }
 
+/* --- on POWER -----------------------------------------------------------------------------------------------------*/
+
+static int enter_with_revoker(void) {
+        return sandbox_enter_with(true);
+}
+
+static int enter_without(void) {
+        return sandbox_enter_with(false);
+}
+
+static bool revoker_works(void) {
+        struct spapr_revocation what = { .container_fd = eventfd(0, 0) };
+        struct spapr_revoker *v;
+        struct refusal r;
+
+        if (spapr_revoker_start(&what, &v, &r) < 0)
+                return false;
+        spapr_revoker_stop(v, true);
+        return true;
+}
+
+static int nothing(void *arg) {
+        (void)arg;
+        return 0;
+}
+
+/* As the revoker, but for one flag. */
+static bool clone_with(int flags) {
+        static _Alignas(16) char stack[65536];
+
+        return clone(nothing, stack + sizeof stack, flags, NULL) > 0;
+}
+
+static bool do_clone_copy(void) {
+        return clone_with(SIGCHLD);
+}
+
+static bool do_clone_files(void) {
+        return clone_with(CLONE_VM | CLONE_FILES | SIGCHLD);
+}
+
+static bool do_clone_namespace(void) {
+        return clone_with(CLONE_VM | CLONE_NEWUSER | SIGCHLD);
+}
+
+static void test_revoker(void **state) {
+        bool (*const forbidden[])(void) = { do_exec, do_fork, do_clone_copy, do_clone_files,
+                                            do_clone_namespace };
+
+        (void)state;
+        assert_int_equal(inside_with(revoker_works, enter_without), KILLED);
+        assert_int_equal(inside_with(revoker_works, enter_with_revoker), GOES_ON);
+        for (size_t i = 0; i < ARRAY_SIZE(forbidden); i++)
+                if (inside_with(forbidden[i], enter_with_revoker) != KILLED)
+                        fail_msg("number %zu of the forbidden was allowed", i);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_forbidden),
                 cmocka_unit_test(test_allowed),
+                cmocka_unit_test(test_revoker),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -300,6 +300,10 @@ static void test_wrong_usage(void **state) {
                 { "domain show 0", "'0' is not the id of a domain" },
                 { "mapping list --domain=-1", "'-1' is not the id of a domain" },
                 { "mapping list 3", "'3' is too much" },
+                { "window list", "window list needs DOMAIN" },
+                { "window list x", "'x' is not the id of a domain" },
+                { "window list 1 2", "'2' is too much" },
+                { "window create 1", "there is no verb 'window create'" },
                 { "ledger check --offline", "requires an argument" },
                 { "tenant add", "which tenant?" },
                 { "tenant add a b --uid=1", "'b' is too much" },
@@ -339,7 +343,8 @@ static void test_wrong_usage(void **state) {
 static void test_help(void **state) {
         static const char *const verbs[] = { "status", "tenant list", "tenant add", "tenant set", "tenant remove",
                                              "device list", "device bind", "device unbind", "device release",
-                                             "domain list", "domain show", "mapping list", "ledger check" };
+                                             "domain list", "domain show", "mapping list", "window list",
+                                             "ledger check" };
         char arguments[64], usage[64];
 
         (void)state;
@@ -410,6 +415,7 @@ static void test_refusals(void **state) {
 
 static void test_status(void **state) {
         Iommud__V1__Session session = IOMMUD__V1__SESSION__INIT, *sessions[] = { &session };
+        Iommud__V1__HostUse host = IOMMUD__V1__HOST_USE__INIT, *hosts[] = { &host };
         Iommud__V1__GetStatusResponse s = IOMMUD__V1__GET_STATUS_RESPONSE__INIT;
         const struct canned answers[] = { { .method = "GetStatus", .answer = &s.base }, { 0 } };
 
@@ -427,7 +433,14 @@ static void test_status(void **state) {
         session.state = (char *)"live";
         s.n_session_list = 1;
         s.session_list = sessions;
+        host.resource = IOMMUD__V1__RESOURCE__RESOURCE_LOCKED_BYTES;
+        host.limit = 28ULL << 30;
+        host.used = 12 << 20;
+        host.promised = UINT64_MAX;
+        s.n_host = 1;
+        s.host = hosts;
         assert_int_equal(ctl("status"), 0);
+        contains(out, "12M of 28G for all tenants; their quotas promise unlimited, which is more");
         contains(out, "1d 01:01:01");
         contains(out, "7 (3145728T)");
         contains(out, "evil\\x1b[31m");
@@ -436,11 +449,15 @@ static void test_status(void **state) {
         contains(out, "\"mapped_bytes\":3458764513820540928");
         contains(out, "\"session_list\":[{\"id\":5,\"tenant\":\"t\",\"client_name\":\"evil\\u001b[31m\"");
         contains(out, "\"degraded\":[]");
+        contains(out, "\"host\":[{\"resource\":\"locked_bytes\",\"limit\":30064771072,\"used\":12582912,\"promised\":null}]");
+        host.promised = 28ULL << 30;
+        assert_int_equal(ctl("status"), 0);
+        contains(out, "their quotas promise 28G\n");
 }
 
 static void test_tenant_pages(void **state) {
         Iommud__V1__Quota limited = IOMMUD__V1__QUOTA__INIT, unlimited = IOMMUD__V1__QUOTA__INIT,
-                          *quotas[] = { &limited, &unlimited };
+                          lowered = IOMMUD__V1__QUOTA__INIT, *quotas[] = { &limited, &unlimited, &lowered };
         Iommud__V1__Rule rule = IOMMUD__V1__RULE__INIT, *rules[] = { &rule };
         Iommud__V1__Tenant a = IOMMUD__V1__TENANT__INIT, b = IOMMUD__V1__TENANT__INIT, *pa[] = { &a }, *pb[] = { &b };
         Iommud__V1__ListTenantsResponse one = IOMMUD__V1__LIST_TENANTS_RESPONSE__INIT,
@@ -456,11 +473,15 @@ static void test_tenant_pages(void **state) {
         unlimited.resource = IOMMUD__V1__RESOURCE__RESOURCE_MAPPINGS;
         unlimited.limit = UINT64_MAX;
         unlimited.used = 2048;
+        lowered.resource = IOMMUD__V1__RESOURCE__RESOURCE_TABLE_BYTES;
+        lowered.limit = 8 << 20;
+        lowered.used = 12 << 20;
+        lowered.over = 4 << 20;
         rule.uid_set_case = IOMMUD__V1__RULE__UID_SET_UID;
         rule.uid = 0;                   /* present, though zero */
         rule.cgroup_prefix = (char *)"/k";
         a.name = (char *)"a";
-        a.n_quotas = 2;
+        a.n_quotas = 3;
         a.quotas = quotas;
         a.n_rules = 1;
         a.rules = rules;
@@ -474,12 +495,15 @@ static void test_tenant_pages(void **state) {
         assert_int_equal(ctl("tenant list"), 0);
         contains(out, "4K/64M");
         contains(out, " 2048/unlimited");
+        contains(out, " 12M/8M");
+        contains(out, " table-bytes by 4M ");
         contains(out, "uid:0 cgroup:/k");
         contains(out, "/run/iommud/tenants/b");
         assert_int_equal(ctl("tenant list --json"), 0);
         assert_string_equal(
                 out, "{\"tenants\":[\n{\"name\":\"a\",\"quotas\":[{\"resource\":\"locked_bytes\",\"limit\":67108864,"
-                     "\"used\":4096},{\"resource\":\"mappings\",\"limit\":null,\"used\":2048}],\"rules\":[{\"uid\":0,"
+                     "\"used\":4096,\"over\":0},{\"resource\":\"mappings\",\"limit\":null,\"used\":2048,\"over\":0},{\"resource\":"
+                     "\"table_bytes\",\"limit\":8388608,\"used\":12582912,\"over\":4194304}],\"rules\":[{\"uid\":0,"
                      "\"cgroup_prefix\":\"/k\"}],\"own_socket\":false,\"socket_directory\":\"\",\"allow_unsealed\":"
                      "false,\"devices\":[],\"origin\":\"\"},\n{\"name\":\"b\",\"quotas\":[],\"rules\":[],"
                      "\"own_socket\":true,\"socket_directory\":\"/run/iommud/tenants/b\",\"allow_unsealed\":false,"
@@ -527,9 +551,13 @@ static void test_tenant_requests(void **state) {
         assert_true(q && !q->create_only && !q->must_exist);
         iommud__v1__upsert_tenant_request__free_unpacked(q, NULL);
 
-        assert_int_equal(ctl("tenant set t --sessions=3 --device=any"), 0);
+        assert_int_equal(ctl("tenant set t --sessions=3 --device=any --table-bytes=8M --windows=9"), 0);
         q = iommud__v1__upsert_tenant_request__unpack(NULL, n_request, request);
         assert_true(q && !q->create_only && q->must_exist);
+        assert_int_equal(q->tenant->n_quotas, 3);
+        assert_int_equal(q->tenant->quotas[1]->resource, IOMMUD__V1__RESOURCE__RESOURCE_TABLE_BYTES);
+        assert_int_equal(q->tenant->quotas[1]->limit, 8 << 20);
+        assert_int_equal(q->tenant->quotas[2]->resource, IOMMUD__V1__RESOURCE__RESOURCE_WINDOWS);
         assert_int_equal(q->fields, 1 | 16);
         assert_int_equal(q->tenant->n_devices, 0);
         iommud__v1__upsert_tenant_request__free_unpacked(q, NULL);
@@ -540,7 +568,7 @@ static void test_tenant_requests(void **state) {
 }
 
 static void test_mappings_and_domains(void **state) {
-        Iommud__V1__Range range = IOMMUD__V1__RANGE__INIT, *ranges[] = { &range };
+        Iommud__V1__Range range = IOMMUD__V1__RANGE__INIT, *ranges[] = { &range }, exposed = IOMMUD__V1__RANGE__INIT;
         Iommud__V1__Constraints limits = IOMMUD__V1__CONSTRAINTS__INIT;
         Iommud__V1__Domain d = IOMMUD__V1__DOMAIN__INIT, *domains[] = { &d };
         Iommud__V1__ListDomainsResponse list = IOMMUD__V1__LIST_DOMAINS_RESPONSE__INIT;
@@ -580,11 +608,38 @@ static void test_mappings_and_domains(void **state) {
         assert_int_equal(ctl("mapping list --json --domain=12"), 0);
         assert_string_equal(
                 out, "{\"mappings\":[\n{\"iova\":\"0xfffffffffffff000\",\"length\":4096,\"memory\":0,\"offset\":0,"
-                     "\"access\":\"rw\",\"state\":\"live\",\"domain\":12}\n]}\n");
+                     "\"access\":\"rw\",\"state\":\"live\",\"domain\":12,\"chunk\":0,"
+                     "\"exposed\":null,\"exposed_access\":\"\"}\n]}\n");
+        exposed.first = 0xffffffffffff0000;
+        exposed.last = UINT64_MAX;
+        m.exposed = &exposed;
+        m.exposed_access = 1;
+        m.chunk = 2U << 20;
+        assert_int_equal(ctl("mapping list --domain=12"), 0);
+        contains(out, " 2M 0xffffffffffff0000-0xffffffffffffffff r live");
+        assert_int_equal(ctl("mapping list --json --domain=12"), 0);
+        contains(out, "\"chunk\":2097152,\"exposed\":{\"first\":\"0xffffffffffff0000\",\"last\":\"0xffffffffffffffff\"},"
+                      "\"exposed_access\":\"r\"}");
         assert_int_equal(ctl("domain show 12"), 0);
         contains(out, "4K 2M");
         contains(out, "0x0-0xffffffffffffffff");
+        contains(out, "flush        strict\n");
+        d.flush_mode = IOMMUD__V1__FLUSH_MODE__FLUSH_LAZY;
+        d.deferred_mappings = 3;
+        d.deferred_bytes = 12288;
+        d.kernel_mappings = 77;
+        d.table_bytes = 5 << 20;
+        d.shared_pages = 19;
+        assert_int_equal(ctl("domain show 12"), 0);
+        contains(out, "flush        lazy (3 mappings wait, 12K)");
+        contains(out, "in the IOMMU 77\n");
+        contains(out, "table memory 5M\n");
+        contains(out, "shared pages 19\n");
+        assert_int_equal(ctl("domain list"), 0);
+        contains(out, " 5M lazy       12K");
         assert_int_equal(ctl("domain show 12 --json"), 0);
+        contains(out, "\"flush_mode\":\"lazy\",\"deferred_mappings\":3,\"deferred_bytes\":12288,\"kernel_mappings\":77,"
+                      "\"table_bytes\":5242880,\"shared_pages\":19}");
         contains(out, "\"page_sizes\":\"0x201000\",\"ranges\":[{\"first\":\"0x0\",\"last\":\"0xffffffffffffffff\"}]");
         list.n_domains = 0;
         assert_int_equal(ctl("mapping list"), 0);
@@ -592,6 +647,64 @@ static void test_mappings_and_domains(void **state) {
         contains(err, "no mappings");
         assert_int_equal(ctl("mapping list --json"), 0);
         assert_string_equal(out, "{\"mappings\":[]}\n");
+}
+
+static void test_windows(void **state) {
+        Iommud__V1__Window whole = IOMMUD__V1__WINDOW__INIT, made = IOMMUD__V1__WINDOW__INIT, *windows[] = { &whole, &made };
+        Iommud__V1__Range range = IOMMUD__V1__RANGE__INIT, *ranges[] = { &range };
+        Iommud__V1__QueryWindowsResponse q = IOMMUD__V1__QUERY_WINDOWS_RESPONSE__INIT;
+        const struct canned answers[] = { { .method = "ListWindows", .answer = &q.base }, { 0 } };
+        Iommud__V1__QueryWindowsRequest *sent;
+
+        (void)state;
+        canned = answers;
+        whole.id = 1;                   /* all of 64 bits: size 0 */
+        whole.page_shift = 12;
+        whole.is_default = true;
+        whole.state = (char *)"live";
+        made.id = 9;
+        made.start = 0x800000000000000;
+        made.size = 64ULL << 30;
+        made.page_shift = 24;
+        made.levels = 2;
+        made.mappings = 5;
+        made.mapped_bytes = 3 << 20;
+        made.quota = 8 << 20;
+        made.table_bytes = 32 << 10;
+        made.state = (char *)"closing";
+        range.first = 0x100000000;
+        range.last = UINT64_MAX;
+        q.n_windows = 2;
+        q.windows = windows;
+        q.can_create = 3;
+        q.page_sizes = 1 << 12 | 1 << 16 | 1 << 24;
+        q.largest = 1ULL << 43;
+        q.levels_max = 5;
+        q.n_free = 1;
+        q.free = ranges;
+        assert_int_equal(ctl("window list 12"), 0);
+        sent = iommud__v1__query_windows_request__unpack(NULL, n_request, request);
+        assert_true(sent && sent->domain == 12);
+        iommud__v1__query_windows_request__free_unpacked(sent, NULL);
+        contains(out, "0x0 0xffffffffffffffff 2^64   4K ");
+        contains(out, "0x800000000000000  0x800000fffffffff  64G  16M      2        5    3M    8M   32K no      closing");
+        contains(out, "can be created 3\n");
+        contains(out, "largest size   8T\n");
+        contains(out, "page sizes     4K 64K 16M\n");
+        contains(out, "levels at most 5\n");
+        contains(out, "free           0x100000000-0xffffffffffffffff\n");
+        assert_int_equal(ctl("window list 12 --json"), 0);
+        contains(out, "{\"windows\":[{\"id\":1,\"start\":\"0x0\",\"size\":0,\"page_shift\":12,");
+        contains(out, "{\"id\":9,\"start\":\"0x800000000000000\",\"size\":68719476736,\"page_shift\":24,\"levels\":2,"
+                      "\"mappings\":5,\"mapped_bytes\":3145728,\"quota\":8388608,\"is_default\":false,"
+                      "\"table_bytes\":32768,\"state\":\"closing\"}],\"can_create\":3,\"page_sizes\":\"0x1011000\","
+                      "\"largest\":8796093022208,\"levels_max\":5,\"free\":[{\"first\":\"0x100000000\","
+                      "\"last\":\"0xffffffffffffffff\"}]}\n");
+        made.page_shift = 200;          /* nothing that comes is a reason to fall */
+        q.n_windows = 0;
+        assert_int_equal(ctl("window list 12"), 0);
+        contains(err, "no windows");
+        contains(out, "can be created 3\n");
 }
 
 static void test_ledger_check(void **state) {
@@ -657,6 +770,7 @@ int main(void) {
                 cmocka_unit_test(test_tenant_pages),
                 cmocka_unit_test(test_tenant_requests),
                 cmocka_unit_test(test_mappings_and_domains),
+                cmocka_unit_test(test_windows),
                 cmocka_unit_test(test_ledger_check),
                 cmocka_unit_test(test_devices),
         };

@@ -67,25 +67,24 @@ static void seeded(const char *file, const char *seed, bool only, const char *in
 }
 
 #define AT(address) "(" #address " + (-9223372036854775807 - 1))"       /* as stored */
+/* Unsettled, of session 1. */
+#define AN_OP(kind, object)                                                                                            \
+        "INSERT INTO op VALUES (50, 1, " #object ", " #kind ", NULL, 0, 0, NULL, NULL, NULL, NULL); "
+#define A_WINDOW(id, start, size)                                                                                      \
+        "INSERT INTO window VALUES (" #id ", 2, " AT(start) ", " #size ", 12, 0, 0, 0, 0, 2); "
 #define SEEDED(name, ...)                                                                                              \
         static void test_##name(void **state) {                                                                        \
                 (void)state;                                                                                           \
                 seeded(__VA_ARGS__);                                                                                   \
         }
 
-SEEDED(use_above_quota, "config.db", "UPDATE tenant_quota SET amount = 1 WHERE resource = 3", true, "I1",
-       "Tenant acme uses 2 domains, its quota is 1")
-SEEDED(registered_bytes_above_quota, "config.db", "UPDATE tenant_quota SET amount = 2199023255551 WHERE resource = 5",
-       true, "I1", "uses 2199023255552 registered bytes, its quota is 2199023255551")
-SEEDED(mappings_above_quota, "config.db", "DELETE FROM tenant_quota WHERE resource = 2", true, "I1",
-       "uses 2 mappings, its quota is 0")
 SEEDED(mapping_overlap, "state.db",
-       "INSERT INTO mapping VALUES (2, " AT(0x13fff) ", " AT(0x14fff) ", 3, 0, 3, 9); "
+       "INSERT INTO mapping VALUES (2, " AT(0x13fff) ", " AT(0x14fff) ", 3, 0, 3, 9, 0, 0); "
        "UPDATE memory SET mapped = 2 WHERE id = 3",
        true, "I2", "The mapping 0x13fff-0x14fff in domain 2 overlaps one that ends at 0x13fff")
 SEEDED(nested_overlap, "state.db",
-       "INSERT INTO mapping VALUES (2, " AT(0x11000) ", " AT(0x11fff) ", 3, 0, 3, 9), (2, " AT(0x13000) ", " AT(0x13fff)
-       ", 3, 0, 3, 9); UPDATE memory SET mapped = 3 WHERE id = 3",
+       "INSERT INTO mapping VALUES (2, " AT(0x11000) ", " AT(0x11fff) ", 3, 0, 3, 9, 0, 0), "
+       "(2, " AT(0x13000) ", " AT(0x13fff) ", 3, 0, 3, 9, 0, 0); UPDATE memory SET mapped = 3 WHERE id = 3",
        false, "I2", "The mapping 0x13000-0x13fff in domain 2 overlaps one that ends at 0x13fff")
 SEEDED(mapping_beyond_memory, "state.db", "UPDATE memory SET size = 16383 WHERE id = 3", true, "I2",
        "reaches beyond the 16383 bytes of memory 3")
@@ -96,6 +95,29 @@ SEEDED(mapping_of_other_session, "state.db",
        "(session 1) shows memory 6 of session 4")
 SEEDED(mapping_of_intended_memory, "state.db", "UPDATE memory SET state = 1 WHERE id = 3", true, "I2",
        "whose registration never ended")
+SEEDED(mapping_outside_window, "state.db", A_WINDOW(60, 0x0, 4096), true, "I2",
+       "The mapping 0x10000-0x13fff in domain 2 is not inside one of its windows")
+SEEDED(mapping_before_window, "state.db", A_WINDOW(60, 0x10001, 65536), true, "I2",
+       "The mapping 0x10000-0x13fff in domain 2 is not inside one of its windows")
+SEEDED(mapping_beyond_window, "state.db", A_WINDOW(60, 0x10000, 8192), true, "I2",
+       "The mapping 0x10000-0x13fff in domain 2 is not inside one of its windows")
+SEEDED(mapping_across_windows, "state.db", A_WINDOW(60, 0x10000, 8192) A_WINDOW(61, 0x12000, 8192), true, "I2",
+       "The mapping 0x10000-0x13fff in domain 2 is not inside one of its windows")
+SEEDED(mapping_in_window_of_other_domain, "state.db",
+       A_WINDOW(60, 0x0, 4096) "UPDATE window SET domain = 5, start = " AT(0x20000) "; " A_WINDOW(61, 0x10000, 16384),
+       true, "I2", "The mapping 0x10000-0x13fff in domain 5 is not inside one of its windows")
+SEEDED(window_overlap, "state.db", A_WINDOW(60, 0x10000, 65536) A_WINDOW(61, 0x1ffff, 4096), true, "I2",
+       "In domain 2, window 60 (0x10000-0x1ffff) overlaps window 61 (0x1ffff-0x20ffe)")
+SEEDED(window_overlaps_upper_half, "state.db", A_WINDOW(61, 0x0, -9223372036854775807 - 1)
+       "INSERT INTO window VALUES (62, 2, -1, -9223372036854775807 - 1, 12, 0, 0, 0, 0, 2)", true, "I2",
+       "window 61 (0x0-0x7fffffffffffffff) overlaps window 62 (0x7fffffffffffffff-0xfffffffffffffffe)")
+SEEDED(window_overlaps_default, "state.db", A_WINDOW(60, 0x10000, 65536) A_WINDOW(61, 0x0, 0)
+       "UPDATE window SET is_default = 1 WHERE id = 61", true, "I2",
+       "window 60 (0x10000-0x1ffff) overlaps window 61 (0x0-0xffffffffffffffff)")
+SEEDED(window_size, "state.db", A_WINDOW(60, 0x0, 131073), false, "I2",
+       "Window 60 of domain 2 has 0x20001 bytes, which is no power of two")
+SEEDED(window_size_beyond_2_63, "state.db", A_WINDOW(60, 0x0, -4096), false, "I2",
+       "Window 60 of domain 2 has 0xfffffffffffff000 bytes, which is no power of two")
 SEEDED(mapping_without_memory, "state.db", "UPDATE memory SET mapped = 0; DELETE FROM memory WHERE id = 3", false, "I3",
        "shows memory 3, which has no row")
 SEEDED(memory_count, "state.db", "UPDATE memory SET mapped = 5 WHERE id = 3", true, "I3",
@@ -103,10 +125,18 @@ SEEDED(memory_count, "state.db", "UPDATE memory SET mapped = 5 WHERE id = 3", tr
 SEEDED(memory_count_of_nothing, "state.db", "DELETE FROM mapping WHERE domain = 2", true, "I3",
        "Memory 3 counts 1 mappings, 0 are there")
 SEEDED(mapping_of_foreign_intent, "state.db",
-       "INSERT INTO op VALUES (50, 1, 5, 1, NULL, 0, 0, NULL, NULL); UPDATE mapping SET op = 50 WHERE domain = 2", true,
-       "I6", "names operation 50, which is no map of that domain")
-SEEDED(intent_without_domain, "state.db", "INSERT INTO op VALUES (50, 1, 5, 7, NULL, 0, 0, NULL, NULL)", true, "I6",
+       AN_OP(1, 5) "UPDATE mapping SET op = 50 WHERE domain = 2", true, "I6",
+       "names operation 50, which is no map of that domain")
+SEEDED(intent_without_domain, "state.db", AN_OP(7, 5), true, "I6",
        "Operation 50 of session 1 is unsettled, but domain 5 is not the session's")
+SEEDED(lazy_intent_without_domain, "state.db", AN_OP(9, 5), true, "I6",
+       "Operation 50 of session 1 is unsettled, but domain 5 is not the session's")
+SEEDED(window_intent_without_domain, "state.db", AN_OP(11, 5) "UPDATE op SET ranges = x''", true, "I6",
+       "Operation 50 of session 1 is unsettled, but domain 5 is not the session's")
+SEEDED(window_number_not_reserved, "state.db", A_WINDOW(1000001, 0x0, 131072), true, "I6",
+       "Window 1000001 has a number that was never handed out: the next block starts at 1000001")
+SEEDED(window_without_domain, "state.db", A_WINDOW(60, 0x0, 131072) "UPDATE window SET domain = 99", true, "I6",
+       "A row of window (60) refers to a domain that has no row")
 SEEDED(number_not_reserved, "config.db", "UPDATE id_counter SET next = 6", false, "I6",
        "Memory 6 has a number that was never handed out: the next block starts at 6")
 SEEDED(row_without_parent, "state.db", "INSERT INTO attachment VALUES (60, 99, 'edu0', 0, 0, 2)", true, "I6",
@@ -138,6 +168,25 @@ static void test_sound(void **state) {
         assert_int_equal(check().n, 0);
 }
 
+/* Lowering a quota is allowed, and takes nothing away. */
+static void test_quota_lowered_below_use(void **state) {
+        (void)state;
+        raw("config.db", "UPDATE tenant_quota SET amount = 1");
+        assert_int_equal(check().n, 0);
+}
+
+/* Windows that meet, a mapping that fills one, intents that are about a window and not a domain. */
+static void test_windows_in_order(void **state) {
+        (void)state;
+        raw("state.db", A_WINDOW(60, 0x10000, 16384) A_WINDOW(61, 0x14000, 16384) A_WINDOW(62, 0xc000, 16384)
+            "INSERT INTO window VALUES (63, 2, 0, -9223372036854775807 - 1, 12, 0, 0, 0, 0, 2);"
+            "INSERT INTO window VALUES (64, 5, " AT(0x10000) ", 16385, 12, 0, 0, 0, 1, 2);" AN_OP(10, 60));
+        assert_int_equal(check().n, 0);
+        raw("state.db", "DELETE FROM op; " AN_OP(11, 60) "DELETE FROM window WHERE id = 64; INSERT INTO window VALUES "
+                        "(64, 5, -9223372036854775807 - 1, 0, 12, 0, 0, 0, 1, 2)");
+        assert_int_equal(check().n, 0);
+}
+
 /* Two groups, two devices, an old attachment, unlimited quotas: nothing to complain about. */
 static void test_lookalikes(void **state) {
         (void)state;
@@ -157,7 +206,7 @@ static void test_intent_without_mapping(void **state) {
 
         (void)state;
         OK(ledger_begin(l, &r));
-        OK(ledger_unmap_intend(l, &unmap, ranges, 3, &r));
+        OK(ledger_unmap_intend(l, &unmap, ranges, 3, NULL, 0, &r));
         OK(ledger_map_intend(l, &map, &m, 1, &r));
         OK(ledger_commit(l, &r));
         ledger_close(l);
@@ -226,7 +275,7 @@ static void test_many_violations_end(void **state) {
         (void)state;
         raw("state.db",
             "WITH RECURSIVE i (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM i WHERE n < 5000) INSERT INTO mapping "
-            "SELECT 2, n, n + 1, 3, 0, 3, 9 FROM i; UPDATE memory SET mapped = 5002 WHERE id = 3");
+            "SELECT 2, n, n + 1, 3, 0, 3, 9, 0, 0 FROM i; UPDATE memory SET mapped = 5002 WHERE id = 3");
         assert_int_equal(check().n, 1000);
 }
 
@@ -235,20 +284,33 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(sound),
                 TEST(lookalikes),
-                TEST(use_above_quota),
-                TEST(registered_bytes_above_quota),
-                TEST(mappings_above_quota),
+                TEST(windows_in_order),
+                TEST(quota_lowered_below_use),
                 TEST(mapping_overlap),
                 TEST(nested_overlap),
                 TEST(mapping_beyond_memory),
                 TEST(mapping_writes_read_only),
                 TEST(mapping_of_other_session),
                 TEST(mapping_of_intended_memory),
+                TEST(mapping_outside_window),
+                TEST(mapping_before_window),
+                TEST(mapping_beyond_window),
+                TEST(mapping_across_windows),
+                TEST(mapping_in_window_of_other_domain),
+                TEST(window_overlap),
+                TEST(window_overlaps_upper_half),
+                TEST(window_overlaps_default),
+                TEST(window_size),
+                TEST(window_size_beyond_2_63),
                 TEST(mapping_without_memory),
                 TEST(memory_count),
                 TEST(memory_count_of_nothing),
                 TEST(mapping_of_foreign_intent),
                 TEST(intent_without_domain),
+                TEST(lazy_intent_without_domain),
+                TEST(window_intent_without_domain),
+                TEST(window_number_not_reserved),
+                TEST(window_without_domain),
                 TEST(number_not_reserved),
                 TEST(row_without_parent),
                 TEST(mapping_without_domain),

@@ -163,6 +163,11 @@ static inline struct ledger_mapping a_mapping(const struct objects *o, uint64_t 
         };
 }
 
+static inline struct ledger_window a_window(uint64_t id, const struct objects *o, uint64_t start, uint64_t size) {
+        return (struct ledger_window){ .id = id, .domain = o->domain, .start = start, .size = size, .page_shift = 12,
+                                       .levels = 1, .state = LEDGER_LIVE };
+}
+
 struct mappings {
         size_t n;
         struct ledger_mapping at[1024];

@@ -26,14 +26,15 @@ struct ops {
         struct ledger_range ranges[8];
 };
 
-static int collect_op(const struct ledger_op *op, const struct ledger_range *ranges, size_t n, void *arg) {
+static int collect_op(const struct ledger_op *op, const struct ledger_op_parts *parts, void *arg) {
         struct ops *ops = arg;
+        size_t n = parts->n_ranges;
 
         assert_true(ops->n < ARRAY_SIZE(ops->at));
         assert_true(n <= ARRAY_SIZE(ops->ranges));
         ops->at[ops->n++] = *op;
         if (n > 0)
-                memcpy(ops->ranges, ranges, n * sizeof *ranges);
+                memcpy(ops->ranges, parts->ranges, n * sizeof *parts->ranges);
         ops->n_ranges = n;
         return 0;
 }
@@ -129,7 +130,7 @@ static struct ledger_op intend_unmap(const struct ledger_range *ranges, size_t n
         op.has_key = true;
         op.key[15] = 9;
         OK(ledger_begin(l, &r));
-        OK(ledger_unmap_intend(l, &op, ranges, n, &r));
+        OK(ledger_unmap_intend(l, &op, ranges, n, NULL, 0, &r));
         OK(ledger_commit(l, &r));
         return op;
 }
@@ -154,7 +155,7 @@ static void test_unmap(void **state) {
         op.key[0] = 1;
         op.id = ledger_next_id(l);
         OK(ledger_begin(l, &r));
-        OK(ledger_unmap_intend(l, &op, ranges, 2, &r));
+        OK(ledger_unmap_intend(l, &op, ranges, 2, NULL, 0, &r));
         OK(ledger_op_settle(l, &op, true, &r));
         OK(ledger_commit(l, &r));
         assert_int_equal(load_mappings(l, o.domain, &all), 1);

@@ -157,7 +157,7 @@ static void test_newer_schema(void **state) {
         ledger_close(open_ledger());
         raw("state.db", "PRAGMA user_version = 99");
         before = slurp("state.db", &before_size);
-        REFUSED(try_open(), REFUSAL_LEDGER_UNAVAILABLE, "schema version 99, this program knows versions up to 1");
+        REFUSED(try_open(), REFUSAL_LEDGER_UNAVAILABLE, "schema version 99, this program knows versions up to 2");
         after = slurp("state.db", &after_size);
         assert_int_equal(before_size, after_size);
         assert_memory_equal(before, after, before_size);

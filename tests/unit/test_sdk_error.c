@@ -73,6 +73,13 @@ static const struct {
         { REFUSAL_UNSUPPORTED, -ENOTSUP },
         { REFUSAL_LEDGER_UNAVAILABLE, -EAGAIN },
         { REFUSAL_INTERNAL, -EIO },
+        { REFUSAL_NO_WINDOW, -ERANGE },
+        { REFUSAL_WINDOW_SIZE, -E2BIG },
+        { REFUSAL_WINDOW_PAGE, -EINVAL },
+        { REFUSAL_WINDOW_LEVELS, -EINVAL },
+        { REFUSAL_WINDOW_LIMIT, -ENOSPC },
+        { REFUSAL_UNKNOWN_WINDOW, -ENOENT },
+        { REFUSAL_MEMORY_PAGE_SIZE, -EINVAL },
 };
 
 static void test_every_reason(void **state) {

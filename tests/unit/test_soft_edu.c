@@ -18,7 +18,8 @@
 #include "backend/soft.h"
 
 #define PAGE UINT64_C(4096)
-#define MEMORY_SIZE (16 * PAGE)
+#define HOST_PAGE ((uint64_t)sysconf(_SC_PAGESIZE))       /* in which memory comes and goes; not smaller than the IOMMU's */
+#define MEMORY_SIZE (16 * HOST_PAGE)
 #define IOVA UINT64_C(0x700000)
 #define BAR0 0U
 #define CONFIG 7U
@@ -533,23 +534,23 @@ static void without_bus_mastering_nothing_moves(void **state) {
 static void memory_that_was_truncated_is_a_fault_and_no_signal(void **state) {
         struct bench *b = *state;
 
-        map_pages(b, IOVA, 0, 4, 3);
+        map_pages(b, IOVA, 0, 4 * HOST_PAGE / PAGE, 3);
         fill(b->memory, 64, 3);
         assert_true(edu_pull(&b->edu, IOVA, 64));
-        memset(b->memory, 0xaa, PAGE);
-        assert_int_equal(ftruncate(b->memfd, (off_t)PAGE), 0);
-        assert_true(edu_push(&b->edu, IOVA + 2 * PAGE, 64));
-        assert_fault(b, 1, IOVA + 2 * PAGE, BACKEND_ACCESS_WRITE, SOFT_FAULT_MEMORY);
-        assert_true(edu_pull(&b->edu, IOVA + PAGE, 64));
-        assert_fault(b, 2, IOVA + PAGE, BACKEND_ACCESS_READ, SOFT_FAULT_MEMORY);
-        assert_true(edu_push(&b->edu, IOVA + PAGE - 16, 64));
-        assert_fault(b, 3, IOVA + PAGE, BACKEND_ACCESS_WRITE, SOFT_FAULT_MEMORY);
-        assert_int_equal(b->memory[PAGE - 17], 0xaa);
-        assert_int_equal(b->memory[PAGE - 16], 3);
+        memset(b->memory, 0xaa, HOST_PAGE);
+        assert_int_equal(ftruncate(b->memfd, (off_t)HOST_PAGE), 0);
+        assert_true(edu_push(&b->edu, IOVA + 2 * HOST_PAGE, 64));
+        assert_fault(b, 1, IOVA + 2 * HOST_PAGE, BACKEND_ACCESS_WRITE, SOFT_FAULT_MEMORY);
+        assert_true(edu_pull(&b->edu, IOVA + HOST_PAGE, 64));
+        assert_fault(b, 2, IOVA + HOST_PAGE, BACKEND_ACCESS_READ, SOFT_FAULT_MEMORY);
+        assert_true(edu_push(&b->edu, IOVA + HOST_PAGE - 16, 64));
+        assert_fault(b, 3, IOVA + HOST_PAGE, BACKEND_ACCESS_WRITE, SOFT_FAULT_MEMORY);
+        assert_int_equal(b->memory[HOST_PAGE - 17], 0xaa);
+        assert_int_equal(b->memory[HOST_PAGE - 16], 3);
         assert_int_equal(ftruncate(b->memfd, (off_t)MEMORY_SIZE), 0);
-        assert_true(edu_push(&b->edu, IOVA + 2 * PAGE, 64));    /* and nothing of a failed copy comes out later */
+        assert_true(edu_push(&b->edu, IOVA + 2 * HOST_PAGE, 64));    /* and nothing of a failed copy comes out later */
         for (unsigned i = 0; i < 64; i++)
-                assert_int_equal(b->memory[2 * PAGE + i], (uint8_t)(i * 7 + 3));
+                assert_int_equal(b->memory[2 * HOST_PAGE + i], (uint8_t)(i * 7 + 3));
         assert_int_equal(faults(b, NULL), 3);
 }
 
@@ -565,13 +566,13 @@ static void memory_that_was_truncated_within_a_superpage_is_a_fault(void **state
         memory = m.vaddr = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, b->memfd, 0);
         assert_ptr_not_equal(memory, MAP_FAILED);
         assert_int_equal(container_map(b->container, &m, &r), 0);
-        memset(memory, 0xaa, 4 * PAGE);
-        assert_int_equal(ftruncate(b->memfd, (off_t)(3 * PAGE)), 0);
-        assert_true(edu_push(&b->edu, m.iova + 3 * PAGE - 100, 3000));
-        assert_fault(b, 1, m.iova + 3 * PAGE, BACKEND_ACCESS_WRITE, SOFT_FAULT_MEMORY);
-        assert_int_equal(memory[3 * PAGE - 101], 0xaa);
-        assert_int_equal(memory[3 * PAGE - 100], 0);
-        assert_int_equal(memory[3 * PAGE - 1], 0);
+        memset(memory, 0xaa, 4 * HOST_PAGE);
+        assert_int_equal(ftruncate(b->memfd, (off_t)(3 * HOST_PAGE)), 0);
+        assert_true(edu_push(&b->edu, m.iova + 3 * HOST_PAGE - 100, 3000));
+        assert_fault(b, 1, m.iova + 3 * HOST_PAGE, BACKEND_ACCESS_WRITE, SOFT_FAULT_MEMORY);
+        assert_int_equal(memory[3 * HOST_PAGE - 101], 0xaa);
+        assert_int_equal(memory[3 * HOST_PAGE - 100], 0);
+        assert_int_equal(memory[3 * HOST_PAGE - 1], 0);
         assert_int_equal(container_unmap(b->container, m.iova, size, &r), 0);
         munmap(memory, size);
 }

@@ -14,6 +14,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <time.h>
 
 #include "../lib/soft_oracle.h"
@@ -632,12 +633,13 @@ static void random_map(struct container *c, struct oracle *o, const struct rando
         random_range(k, &first, &n);
         m.iova = o->base + first * o->page_size;
         m.length = n * o->page_size;
-        /* five memory objects at unfriendly addresses; their offsets often aligned like the IOVA */
+        /* five memory objects at unfriendly addresses, of which mmap would give no worse; offsets often aligned like the IOVA */
         m.offset = (random_number(2)   ? first
                     : random_number(2) ? random_number(k->pages)
                                        : first % k->super) *
                    o->page_size;
-        m.vaddr = (void *)(uintptr_t)(UINT64_C(0x100000000000) * (1 + random_number(5)) + 0x3000 + m.offset);
+        m.vaddr = (void *)(uintptr_t)(UINT64_C(0x100000000000) * (1 + random_number(5)) +
+                                     3 * (uint64_t)sysconf(_SC_PAGESIZE) + m.offset);
         expected = oracle_map(o, first, n, (uintptr_t)m.vaddr, m.access);
         k2 = container_map(c, &m, &r);
         assert_int_equal(k2 == 0 ? ORACLE_DONE : r.reason == REFUSAL_OVERLAP ? ORACLE_OVERLAP : 99, expected);

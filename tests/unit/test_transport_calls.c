@@ -124,7 +124,7 @@ static void test_session_methods(void **state) {
 
         (void)state;
         assert_int_equal(open->session, getpid());
-        assert_int_equal(open->capabilities, 1 | 2 | 4 | 8);
+        assert_int_equal(open->capabilities, 0x3ff);          /* all of them */
         assert_string_equal(open->service_version, IOMMUD_VERSION);
         assert_string_equal(fake.client_name, "vm one");
         FREE(open);
@@ -277,10 +277,12 @@ static void test_query_methods(void **state) {
         assert_int_equal(c->constraints->n_ranges, 2);
         FREE(c);
         q = CLIENT("GetQuota", GetQuotaRequest, GetQuotaResponse, BASE(GetQuotaRequest));
-        assert_int_equal(q->n_quotas, 2);
+        assert_int_equal(q->n_quotas, 3);
         assert_int_equal(q->quotas[0]->resource, 1);
         assert_int_equal(q->quotas[0]->used, 4096);
         assert_true(q->quotas[1]->limit == UINT64_MAX);
+        assert_int_equal(q->quotas[0]->over, 0);
+        assert_int_equal(q->quotas[2]->over, 3);
         FREE(q);
 }
 
@@ -304,6 +306,14 @@ static void test_operator_methods(void **state) {
         assert_string_equal(s->session_list[199]->client_name, "vm");
         assert_int_equal(s->orphaned_devices, 7);
         assert_int_equal(s->pid, getpid());
+        assert_int_equal(s->n_host, 2);
+        assert_int_equal(s->host[0]->resource, IOMMUD__V1__RESOURCE__RESOURCE_LOCKED_BYTES);
+        assert_int_equal(s->host[0]->limit, 1 << 30);
+        assert_int_equal(s->host[0]->used, 1 << 20);
+        assert_true(s->host[0]->promised == UINT64_MAX);
+        assert_int_equal(s->host[1]->resource, IOMMUD__V1__RESOURCE__RESOURCE_TABLE_BYTES);
+        assert_true(s->host[1]->limit == UINT64_MAX);
+        assert_int_equal(s->host[1]->promised, 1 << 26);
         FREE(s);
         d = OPERATOR("ListDomains", ListDomainsRequest, ListDomainsResponse, BASE(ListDomainsRequest), .page_size = 2,
                      .tenant = text(""), .page_token = text(""));

@@ -99,7 +99,14 @@ enum iommud_reason {
         IOMMUD_REASON_BACKEND_REFUSED = 84,
         IOMMUD_REASON_UNSUPPORTED = 85,
         IOMMUD_REASON_LEDGER_UNAVAILABLE = 86,
-        IOMMUD_REASON_INTERNAL = 87
+        IOMMUD_REASON_INTERNAL = 87,
+        IOMMUD_REASON_NO_WINDOW = 100,
+        IOMMUD_REASON_WINDOW_SIZE = 101,
+        IOMMUD_REASON_WINDOW_PAGE = 102,
+        IOMMUD_REASON_WINDOW_LEVELS = 103,
+        IOMMUD_REASON_WINDOW_LIMIT = 104,
+        IOMMUD_REASON_UNKNOWN_WINDOW = 105,
+        IOMMUD_REASON_MEMORY_PAGE_SIZE = 106
 };
 
 enum iommud_resource {
@@ -109,7 +116,9 @@ enum iommud_resource {
         IOMMUD_RESOURCE_MEMORY_OBJECTS = 4,
         IOMMUD_RESOURCE_REGISTERED_BYTES = 5,
         IOMMUD_RESOURCE_SESSIONS = 6,
-        IOMMUD_RESOURCE_DEVICES = 7
+        IOMMUD_RESOURCE_DEVICES = 7,
+        IOMMUD_RESOURCE_TABLE_BYTES = 8,        /* kernel memory that mappings cause */
+        IOMMUD_RESOURCE_WINDOWS = 9
 };
 
 /* ---- errors ---- */
@@ -207,6 +216,25 @@ IOMMUD_API int iommud_domain_create(struct iommud_client *client, const char *la
 IOMMUD_API int iommud_domain_destroy(struct iommud_domain *domain);
 IOMMUD_API uint64_t iommud_domain_id(const struct iommud_domain *domain);
 
+enum iommud_flush_mode {
+        IOMMUD_FLUSH_STRICT = 0,        /* when an unmap has returned, devices cannot reach the range */
+        IOMMUD_FLUSH_LAZY = 1           /* they can until iommud_domain_sync() or until the service has flushed by itself; until
+                                         * then the range is not reused, its memory not released, its charge kept */
+};
+
+struct iommud_domain_options {
+        size_t size;                    /* sizeof(struct iommud_domain_options) */
+        const char *label;              /* as in iommud_domain_create() */
+        enum iommud_flush_mode flush_mode;
+};
+
+/* As iommud_domain_create(); options may be NULL. -ENOTSUP: the service knows no lazy domains. */
+IOMMUD_API int iommud_domain_create_with(struct iommud_client *client, const struct iommud_domain_options *options,
+                                         struct iommud_domain **domain);
+/* On return nothing that was unmapped before is reachable. flushed_bytes may be NULL: bytes that had waited. In a strict domain
+ * there is nothing to do. */
+IOMMUD_API int iommud_domain_sync(struct iommud_domain *domain, uint64_t *flushed_bytes);
+
 struct iommud_domain_info {
         size_t size;                    /* set by the caller */
         uint64_t id;
@@ -215,6 +243,11 @@ struct iommud_domain_info {
         char label[64];
         char state[16];
         struct iommud_constraints constraints;
+        enum iommud_flush_mode flush_mode;
+        uint64_t deferred_mappings, deferred_bytes;     /* unmapped, not flushed yet */
+        uint64_t kernel_mappings;       /* what the IOMMU's budget counts: a chunked mapping is several */
+        uint64_t table_bytes;           /* kernel memory charged for tables and records */
+        uint64_t shared_pages;          /* IOMMU pages that sub-page mappings share */
 };
 
 IOMMUD_API int iommud_domain_info(struct iommud_domain *domain, struct iommud_domain_info *info);
@@ -287,8 +320,38 @@ struct iommud_map_entry {
 /* All or nothing; iommud_error_detail() names the element that failed. At most 1024 entries; none is no call at all. */
 IOMMUD_API int iommud_map_batch(struct iommud_domain *domain, const struct iommud_map_entry *entries, size_t n);
 
-/* Unmaps one or several whole mappings that fill the range. -EBUSY with reason PARTIAL_UNMAP when a mapping would
- * be split: the details name the nearest borders. On return the device cannot reach the range any more. */
+enum iommud_map_flag {
+        IOMMUD_MAP_EXPOSE_PAGES = 1,    /* devices may see the whole IOMMU pages that the ranges touch: no alignment is needed then,
+                                         * but IOVA and offset must lie alike in their pages. Pages are counted, their access is
+                                         * the union of those who share them */
+        IOMMUD_MAP_MERGE = 2,           /* entries that continue the one before become one mapping with it */
+        IOMMUD_MAP_DRY_RUN = 4,         /* the same answer, and nothing is done */
+        IOMMUD_MAP_ANYWHERE = 8         /* entries' iova is not looked at: they are laid out one after another at result->iova */
+};
+
+struct iommud_map_options {
+        size_t size;                    /* sizeof(struct iommud_map_options) */
+        uint32_t flags;                 /* of enum iommud_map_flag */
+        uint64_t chunk;                 /* bytes, a power of two: unmap may cut the mappings at multiples of it from their
+                                         * beginning; 0: whole only */
+        uint64_t window;                /* with ANYWHERE: id of a window; 0: the best one */
+};
+
+struct iommud_map_result {
+        size_t size;                    /* sizeof(struct iommud_map_result), set by the caller */
+        uint64_t iova;                  /* of the first entry */
+        uint64_t mappings;              /* made, after merging */
+        uint64_t locked_bytes, table_bytes;     /* what was charged; in a dry run what would be */
+};
+
+/* iommud_map_batch() with options; options and result may be NULL. Besides its errors: -ERANGE for a range that lies in no window,
+ * or in more than one; -ENOTSUP for what the service or the IOMMU cannot do. */
+IOMMUD_API int iommud_map_with(struct iommud_domain *domain, const struct iommud_map_entry *entries, size_t n,
+                               const struct iommud_map_options *options, struct iommud_map_result *result);
+
+/* Unmaps one or several whole mappings, or whole chunks of them, that fill the range. -EBUSY with reason PARTIAL_UNMAP when a
+ * mapping would be split elsewhere: the details name the nearest borders. On return the device cannot reach the range any
+ * more, unless the domain is lazy. */
 IOMMUD_API int iommud_unmap(struct iommud_domain *domain, uint64_t iova, uint64_t length);
 
 struct iommud_unmap_entry {
@@ -300,15 +363,81 @@ IOMMUD_API int iommud_unmap_batch(struct iommud_domain *domain, const struct iom
 /* unmapped_bytes may be NULL. */
 IOMMUD_API int iommud_unmap_all(struct iommud_domain *domain, uint64_t *unmapped_bytes);
 
+enum iommud_split_policy {
+        IOMMUD_SPLIT_AT_CHUNKS = 0,     /* a part of a chunked mapping, at its borders; devices notice nothing at the rest */
+        IOMMUD_SPLIT_REMAP = 1,         /* any part, at page borders: the rest is unmapped and mapped again, and devices see a
+                                         * moment without translation */
+        IOMMUD_SPLIT_HITLESS = 2        /* -ENOTSUP so far */
+};
+
+struct iommud_unmap_options {
+        size_t size;                    /* sizeof(struct iommud_unmap_options) */
+        enum iommud_split_policy split;
+};
+
+/* iommud_unmap_batch() with options, which may be NULL; unmapped_bytes may be NULL. */
+IOMMUD_API int iommud_unmap_with(struct iommud_domain *domain, const struct iommud_unmap_entry *entries, size_t n,
+                                 const struct iommud_unmap_options *options, uint64_t *unmapped_bytes);
+
 struct iommud_mapping {
         uint64_t iova, length, memory, offset;
         uint32_t access;
         uint32_t live;                  /* 0: being made or unmade */
+        uint64_t chunk;                 /* 0: whole only */
+        uint64_t exposed_first, exposed_last;   /* what devices see because of it; first > last: the range itself */
+        uint32_t exposed_access;        /* in the first and the last page: the union of those who share them */
+        uint32_t reserved;
 };
 
 /* All mappings of the domain by IOVA, *mappings the caller's: iommud_mapping_list_free(). */
 IOMMUD_API int iommud_mapping_list(struct iommud_domain *domain, struct iommud_mapping **mappings, size_t *n);
 IOMMUD_API void iommud_mapping_list_free(struct iommud_mapping *mappings);
+
+/* ---- windows: apertures with a page size of their own, in which everything is mapped ---- */
+
+struct iommud_window {
+        uint64_t id;
+        uint64_t start;
+        uint64_t length;                /* bytes, a power of two, except that a default window may be a whole aperture; 0: 2^64 */
+        uint64_t mappings, mapped_bytes;
+        uint64_t quota;                 /* bytes that may be mapped in it; 0: no limit of its own */
+        uint64_t table_bytes;           /* charged for its table */
+        uint32_t page_shift, levels;
+        uint32_t is_default, reserved;
+};
+
+struct iommud_window_limits {
+        size_t size;                    /* set by the caller */
+        uint64_t page_sizes;            /* of windows that can be created: bit n: 2^n bytes */
+        uint64_t largest;               /* length that can be created, a power of two; does not depend on the RAM */
+        uint32_t can_create;            /* how many more */
+        uint32_t levels_max;
+};
+
+/* *windows: an array of *n by start, the caller's: iommud_window_list_free(). limits may be NULL. All calls of this family:
+ * -ENOTSUP from a service that is older than windows. */
+IOMMUD_API int iommud_window_query(struct iommud_domain *domain, struct iommud_window **windows, size_t *n,
+                                   struct iommud_window_limits *limits);
+IOMMUD_API void iommud_window_list_free(struct iommud_window *windows);
+
+struct iommud_window_options {
+        size_t size;                    /* sizeof(struct iommud_window_options) */
+        uint64_t length;                /* bytes, a power of two */
+        uint32_t page_shift;            /* 0: by min_page_size */
+        uint32_t levels;                /* of the table; 0: the service chooses */
+        uint64_t min_page_size;         /* the smallest page size that is at least this; 0: the smallest */
+        uint64_t quota;                 /* bytes that may be mapped in it; 0: no limit of its own */
+};
+
+/* window may be NULL: what was created. -E2BIG: no window can have that length, neighbouring powers of two are in the details;
+ * -ENOSPC: no more windows can be made; -EINVAL: page size or levels; -ENOTSUP: the IOMMU has no others than the default one. */
+IOMMUD_API int iommud_window_create(struct iommud_domain *domain, const struct iommud_window_options *options,
+                                    struct iommud_window *window);
+/* -EBUSY while mappings are in it, unless forced: they are unmapped then. The default window can be removed too. -ENOENT: there is
+ * no such window, or not any more. */
+IOMMUD_API int iommud_window_remove(struct iommud_domain *domain, uint64_t window, int force);
+/* Unmaps everything and goes back to the default window alone, as a guest's reboot does. */
+IOMMUD_API int iommud_window_reset(struct iommud_domain *domain);
 
 #ifdef __cplusplus
 }

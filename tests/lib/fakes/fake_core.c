@@ -45,8 +45,12 @@ static struct fake_core {
         struct request_key key;
         uint64_t domain, object;
         char name[LEDGER_NAME_MAX], client_name[LEDGER_NAME_MAX];
-        bool force, unsealed, read_only, populate;
-        size_t n, n_memory, n_access;
+        bool force, unsealed, read_only, populate, lazy;
+        size_t n, n_memory, n_access, n_chunk;
+        uint64_t chunk[REQUEST_BATCH_MAX];
+        struct map_request map;         /* without its arrays */
+        enum split_policy split;
+        struct create_window_request window;
         uint64_t iova[REQUEST_BATCH_MAX], length[REQUEST_BATCH_MAX];
         uint64_t offset[REQUEST_BATCH_MAX], memory[REQUEST_BATCH_MAX];
         uint32_t access[REQUEST_BATCH_MAX];
@@ -56,7 +60,8 @@ static struct fake_core {
         atomic_uint calls, sessions_live, sessions_started, connections_refused, audits;
         char refused_text[REFUSAL_TEXT_MAX], audit_text[REFUSAL_TEXT_MAX];
         /* what queries answer */
-        atomic_size_t n_devices, n_mappings, n_domains, n_tenants, n_sessions, n_violations;
+        atomic_size_t n_devices, n_mappings, n_domains, n_tenants, n_sessions, n_violations, n_windows, n_free;
+        atomic_bool exposed;            /* mappings expose the page before them */
         /* replies that wait */
         struct reply *pending[FAKE_PENDING_MAX];
         struct answer answers[FAKE_PENDING_MAX];
@@ -310,6 +315,7 @@ void session_close_request(struct session *s, struct reply *reply) {
 void domain_create_request(struct session *s, const struct create_domain_request *req, struct reply *reply) {
         FAKE_BEGIN(&req->key)
         answer.id = s->id;      /* so that a test sees whose session it was */
+        fake.lazy = req->lazy;
         (void)snprintf(fake.name, sizeof fake.name, "%s", req->label);
         fake_answer(reply, &answer);
 }
@@ -365,11 +371,20 @@ void map_request_start(struct session *s, const struct map_request *req, struct 
         fake.n = req->n;
         fake.n_memory = req->n_memory;
         fake.n_access = req->n_access;
-        memcpy(fake.iova, req->iova, req->n * sizeof *req->iova);
+        fake.n_chunk = req->n_chunk;
+        fake.map = *req;
+        if (!req->anywhere)
+                memcpy(fake.iova, req->iova, req->n * sizeof *req->iova);
         memcpy(fake.length, req->length, req->n * sizeof *req->length);
         memcpy(fake.offset, req->offset, req->n * sizeof *req->offset);
         memcpy(fake.memory, req->memory, req->n_memory * sizeof *req->memory);
         memcpy(fake.access, req->access, req->n_access * sizeof *req->access);
+        if (req->n_chunk > 0)
+                memcpy(fake.chunk, req->chunk, req->n_chunk * sizeof *req->chunk);
+        answer.iova = 0xabc000;
+        answer.mappings = req->n;
+        answer.locked_bytes = 0x5000;
+        answer.table_bytes = 0x1080;
         fake_answer(reply, &answer);
 }
 
@@ -378,6 +393,7 @@ void unmap_request_start(struct session *s, const struct unmap_request *req, str
         (void)s;
         fake.domain = req->domain;
         fake.n = req->n;
+        fake.split = req->split;
         if (req->n > 0) {
                 memcpy(fake.iova, req->iova, req->n * sizeof *req->iova);
                 memcpy(fake.length, req->length, req->n * sizeof *req->length);
@@ -387,11 +403,76 @@ void unmap_request_start(struct session *s, const struct unmap_request *req, str
         fake_answer(reply, &answer);
 }
 
+void sync_request_start(struct session *s, const struct sync_request *req, struct reply *reply) {
+        FAKE_BEGIN(&req->key)
+        (void)s;
+        fake.domain = req->domain;
+        answer.unmapped_bytes = 0x7000;
+        answer.unmapped_mappings = 7;
+        fake_answer(reply, &answer);
+}
+
+static void fake_window(uint64_t id, struct window_view *v) {
+        *v = (struct window_view){ .id = id, .start = id << 32, .size = UINT64_C(1) << 30, .mappings = 2,
+                                   .mapped_bytes = 0x20000, .quota = 0x100000, .table_bytes = 0x3000, .page_shift = 16,
+                                   .levels = 2, .is_default = id == 1, .state = LEDGER_LIVE };
+}
+
+void window_create_request(struct session *s, const struct create_window_request *req, struct reply *reply) {
+        FAKE_BEGIN(&req->key)
+        (void)s;
+        fake.window = *req;
+        fake_window(5, &answer.window);
+        fake_answer(reply, &answer);
+}
+
+void window_remove_request(struct session *s, const struct remove_window_request *req, struct reply *reply) {
+        FAKE_BEGIN(&req->key)
+        (void)s;
+        fake.domain = req->domain;
+        fake.object = req->window;
+        fake.force = req->force;
+        answer.unmapped_bytes = 0x8000;
+        answer.unmapped_mappings = 8;
+        fake_answer(reply, &answer);
+}
+
+void windows_reset_request(struct session *s, const struct reset_windows_request *req, struct reply *reply) {
+        FAKE_BEGIN(&req->key)
+        (void)s;
+        fake.domain = req->domain;
+        answer.unmapped_bytes = 0x9000;
+        answer.unmapped_mappings = 9;
+        fake_answer(reply, &answer);
+}
+
 /* ---- queries ---- */
+
+const char *object_state_name(enum ledger_object_state state) {
+        return state == LEDGER_LIVE ? "live" : "not-live";
+}
+
+int window_query(struct broker *b, struct session *s, uint64_t domain, struct windows_view *ret, struct refusal *r) {
+        (void)b;
+        if (fake_query(__func__, NULL, r) < 0)
+                return -1;
+        pthread_mutex_lock(&fake.lock);
+        fake.domain = domain;
+        pthread_mutex_unlock(&fake.lock);
+        *ret = (struct windows_view){ .n = fake.n_windows, .can_create = s ? 3 : 4, .levels_max = 5,
+                                      .page_sizes = 0x11000, .largest = UINT64_C(1) << 43, .n_free = fake.n_free };
+        for (size_t i = 0; i < ret->n; i++)
+                fake_window(i + 1, &ret->windows[i]);
+        for (size_t i = 0; i < ret->n_free; i++)
+                ret->free[i] = (struct iova_range){ i << 40, (i << 40) + 0xfff };
+        return 0;
+}
 
 static void fake_domain(uint64_t id, struct domain_view *v) {
         *v = (struct domain_view){ .id = id, .session = 7, .mappings = 3, .mapped_bytes = 0x3000, .label = "disk",
-                                   .tenant = "tenant-0", .state = "live", .client_pid = 42, .n_attachments = 1 };
+                                   .tenant = "tenant-0", .state = "live", .client_pid = 42, .n_attachments = 1,
+                                   .lazy = id % 2 == 0, .deferred_mappings = 11, .deferred_bytes = 12,
+                                   .kernel_mappings = 13, .table_bytes = 14, .shared_pages = 15 };
         v->attachments[0] = (struct attachment_view){ .id = 9, .device = "edu0", .state = "live" };
         fake_info(&v->info);
 }
@@ -442,7 +523,13 @@ int mapping_list(struct broker *b, struct session *s, uint64_t domain, struct io
                         break;
                 }
                 ret[n++] = (struct mapping_view){ .domain = domain, .iova = iova, .length = 0x1000, .memory = 5,
-                                                  .offset = iova, .access = 3, .state = "live" };
+                                                  .offset = iova, .access = 3, .state = "live",
+                                                  .exposed = { 1, 0 } };
+                if (!fake.exposed)
+                        continue;
+                ret[n - 1].chunk = 0x400;
+                ret[n - 1].exposed = (struct iova_range){ iova, iova + 0x1fff };
+                ret[n - 1].exposed_access = 1;
         }
         *ret_n = n;
         return 0;
@@ -453,7 +540,8 @@ size_t quota_list(struct session *s, struct quota_view *ret) {
         (void)fake_query(__func__, NULL, NULL);
         ret[0] = (struct quota_view){ RESOURCE_LOCKED_BYTES, 1U << 20, 4096 };
         ret[1] = (struct quota_view){ RESOURCE_DOMAINS, UINT64_MAX, 1 };
-        return 2;
+        ret[2] = (struct quota_view){ RESOURCE_SESSIONS, 4, 7 };        /* the limit was lowered */
+        return 3;
 }
 
 int constraints_query(struct broker *b, struct session *s, const char *device, struct container_info *ret,
@@ -499,6 +587,13 @@ void broker_status(struct broker *b, struct status_view *ret) {
         *ret = (struct status_view){ .version = "1.2", .backend = "soft", .state = "serving", .ledger_path = "/x",
                                      .uptime_seconds = 11, .tenants = 1, .sessions = 2, .domains = 3, .mappings = 4,
                                      .mapped_bytes = 5, .devices = 6, .orphaned_devices = 7 };
+}
+
+size_t host_use_list(struct broker *b, struct host_use_view *ret) {
+        (void)b;
+        ret[0] = (struct host_use_view){ RESOURCE_LOCKED_BYTES, 1U << 30, 1U << 20, UINT64_MAX };
+        ret[1] = (struct host_use_view){ RESOURCE_TABLE_BYTES, UINT64_MAX, 4096, 1U << 26 };
+        return 2;
 }
 
 const char *const *broker_degraded(struct broker *b) {
