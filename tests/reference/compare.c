@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "run.h"
+
+bool disagree(struct run *r, const char *format, ...) {
+        va_list args;
+
+        va_start(args, format);
+        (void)vsnprintf(r->why, sizeof r->why, format, args);
+        va_end(args);
+        return false;
+}
+
+/* ---- answers ---- */
+
+/* As iommud_error(3) has them. */
+static int errno_of(enum iommud_reason reason) {
+        switch ((int)reason) {
+        case IOMMUD_REASON_OVERLAP:
+                return -EEXIST;
+        case IOMMUD_REASON_MEMORY_READ_ONLY:
+        case IOMMUD_REASON_MEMORY_WRITE_SEALED:
+                return -EACCES;
+        case IOMMUD_REASON_MEMORY_TRUNCATED:
+                return -EFAULT;
+        case IOMMUD_REASON_MEMORY_UNSEALED:
+        case IOMMUD_REASON_PARTIAL_UNMAP:
+        case IOMMUD_REASON_IN_USE:
+        case IOMMUD_REASON_DEVICE_BUSY:
+                return -EBUSY;
+        case IOMMUD_REASON_NOT_MAPPED:
+                return -ENOENT;
+        case IOMMUD_REASON_QUOTA_EXCEEDED:
+        case IOMMUD_REASON_LIMIT_EXCEEDED:
+                return -EDQUOT;
+        case IOMMUD_REASON_IN_PROGRESS:
+                return -EAGAIN;
+        case IOMMUD_REASON_UNSUPPORTED:
+                return -ENOTSUP;
+        default:
+                return -EINVAL;
+        }
+}
+
+/* Does the range that the service calls a hole touch what was asked for, and is nothing mapped in it? */
+static bool is_hole(const struct run *r, const struct op *op, int64_t element, uint64_t first, uint64_t last) {
+        const struct model_domain *d = &r->model.clients[op->client].domains[op->domain];
+        const struct op_element *e = &op->e[element];
+        uint64_t cell = model_cell_bytes(&r->model), end = r->world.base + r->world.n_pages * r->world.page;
+
+        if (first > last || first > e->iova + (e->length - 1) || last < e->iova)
+                return false;
+        for (uint64_t at = first > r->world.base ? first : r->world.base; at <= last && at < end; at += cell) {
+                int16_t which = d->cell[(at - r->world.base) / cell];
+
+                if (which >= 0 && !d->mappings[which].waits)
+                        return false;
+        }
+        return true;
+}
+
+static bool is_right(const struct run *r, const struct op *op, const struct verdict *v, const struct complaint *c,
+                     const struct report *p) {
+        const struct iommud_error *e = &p->error;
+
+        if (op->kind == OP_CONNECT)     /* that connection carries a reason and a text */
+                return e->reason == c->reason && p->result == errno_of(c->reason);
+        return e->reason == c->reason && p->result == errno_of(c->reason) && e->element == v->element &&
+               (!c->amounts || (e->limit == c->limit && e->used == c->used && e->asked == c->asked)) &&
+               (c->resource == 0 || e->resource == c->resource) &&
+               (!c->conflict || (e->conflict_first == c->conflict_first && e->conflict_last == c->conflict_last)) &&
+               (!c->nearest || (e->nearest_below == c->below && e->nearest_above == c->above)) &&
+               (!c->hole || is_hole(r, op, v->element, e->conflict_first, e->conflict_last));
+}
+
+static int print_complaint(char *to, size_t size, const struct complaint *c) {
+        int n = snprintf(to, size, " %s", iommud_reason_name(c->reason));
+
+        if (c->amounts && n >= 0 && (size_t)n < size)
+                n += snprintf(to + n, size - (size_t)n, " (resource %d: 0x%" PRIx64 ", 0x%" PRIx64 ", 0x%" PRIx64 ")",
+                              (int)c->resource,
+                              c->limit, c->used, c->asked);
+        if (c->conflict && n >= 0 && (size_t)n < size)
+                n += snprintf(to + n, size - (size_t)n, " (0x%" PRIx64 "-0x%" PRIx64 ")", c->conflict_first, c->conflict_last);
+        if (c->nearest && n >= 0 && (size_t)n < size)
+                n += snprintf(to + n, size - (size_t)n, " (nearest 0x%" PRIx64 ", 0x%" PRIx64 ")", c->below, c->above);
+        return n;
+}
+
+static bool say_wrong(struct run *r, const struct verdict *v, const struct report *p) {
+        const struct iommud_error *e = &p->error;
+        char right[400] = " success", got[300] = "success";
+        size_t used = 0;
+
+        for (uint32_t i = 0; i < v->n && used < sizeof right; i++)
+                used += (size_t)print_complaint(right + used, sizeof right - used, &v->of[i]);
+        if (p->result < 0)
+                (void)snprintf(got, sizeof got,
+                               "%d %s of element %" PRId64 ": resource %d: 0x%" PRIx64 ", 0x%" PRIx64 ", 0x%" PRIx64
+                               ", conflict 0x%" PRIx64 "-0x%" PRIx64 ", nearest 0x%" PRIx64 ", 0x%" PRIx64 " [%.60s]",
+                               p->result, iommud_reason_name(e->reason), e->element, (int)e->resource, e->limit, e->used, e->asked,
+                               e->conflict_first, e->conflict_last, e->nearest_below, e->nearest_above, e->text);
+        return disagree(r, "the answer is %s; right would be (element %" PRId64 "):%s", got, v->element, right);
+}
+
+static bool same(struct run *r, const char *what, uint64_t got, uint64_t right) {
+        return got == right || disagree(r, "%s: the service has 0x%" PRIx64 ", the model 0x%" PRIx64, what, got, right);
+}
+
+bool compare_answer(struct run *r, const struct op *op, const struct verdict *v, const struct report *p) {
+        if (p->result < 0) {
+                for (uint32_t i = 0; i < v->n; i++)
+                        if (is_right(r, op, v, &v->of[i], p))
+                                return true;
+                return say_wrong(r, v, p);
+        }
+        if (v->n > 0)
+                return say_wrong(r, v, p);
+        switch (op->kind) {
+        case OP_MAP:
+                return same(r, "the map's IOVA", p->iova, v->iova) && same(r, "mappings made", p->mappings, v->mappings) &&
+                       same(r, "locked bytes charged", p->locked_bytes, v->locked_bytes) &&
+                       same(r, "table bytes charged", p->table_bytes, v->table_bytes);
+        case OP_UNMAP:
+        case OP_UNMAP_ALL:
+        case OP_SYNC:
+                return same(r, "bytes unmapped or flushed", p->bytes, v->bytes);
+        default:
+                return true;
+        }
+}
+
+/* ---- balances ---- */
+
+bool compare_balances(struct run *r) {
+        for (uint32_t t = 0; t < TENANTS; t++) {
+                uint64_t limit[RESOURCES] = { 0 }, used[RESOURCES] = { 0 }, right[RESOURCES];
+
+                host_balance(r->host, t, limit, used);
+                model_balance(&r->model, t, right);
+                for (unsigned i = 1; i < IOMMUD_RESOURCE_WINDOWS; i++) {
+                        char what[64];
+
+                        (void)snprintf(what, sizeof what, "tenant %u, resource %u, %s", t, i, "limit");
+                        if (!same(r, what, limit[i], r->model.tenants[t].limit[i]))
+                                return false;
+                        (void)snprintf(what, sizeof what, "tenant %u, resource %u, %s", t, i, "used");
+                        if (!same(r, what, used[i], right[i]))
+                                return false;
+                }
+        }
+        return true;
+}
+
+/* ---- domains ---- */
+
+static bool compare_info(struct run *r, uint32_t client, uint32_t domain, const struct iommud_domain_info *info) {
+        const struct model_domain *d = &r->model.clients[client].domains[domain];
+        struct model_counts counts;
+        uint32_t attached = 0;
+
+        model_count(&r->model, client, domain, &counts);
+        for (uint32_t i = 0; i < r->world.n_devices; i++)
+                attached += r->model.devices[i].client == client && r->model.devices[i].domain == domain;
+        if (strcmp(info->state, "live") != 0)
+                return disagree(r, "client %u, domain %u is '%s'", client, domain, info->state);
+        return same(r, "domain: mappings", info->mappings, counts.mappings) &&
+               same(r, "domain: mapped bytes", info->mapped_bytes, counts.bytes) &&
+               same(r, "domain: waiting mappings", info->deferred_mappings, counts.waiting_mappings) &&
+               same(r, "domain: waiting bytes", info->deferred_bytes, counts.waiting_bytes) &&
+               same(r, "domain: mappings of the IOMMU", info->kernel_mappings, counts.pieces) &&
+               same(r, "domain: shared pages", info->shared_pages, counts.shared_pages) &&
+               same(r, "domain: table bytes", info->table_bytes, counts.table_bytes) &&
+               same(r, "domain: attachments", info->attachments, attached) &&
+               same(r, "domain: lazy", info->flush_mode == IOMMUD_FLUSH_LAZY, d->lazy);
+}
+
+static const struct model_mapping *mapping_at(const struct run *r, const struct model_domain *d, uint64_t iova) {
+        uint64_t cell = model_cell_bytes(&r->model), bytes = r->world.n_pages * r->world.page;
+
+        if (iova < r->world.base || iova - r->world.base >= bytes)
+                return NULL;
+        return d->cell[(iova - r->world.base) / cell] < 0 ? NULL : &d->mappings[d->cell[(iova - r->world.base) / cell]];
+}
+
+static bool compare_mapping(struct run *r, uint32_t client, const struct model_domain *d, const struct iommud_mapping *got) {
+        const struct model_mapping *x = mapping_at(r, d, got->iova);
+        uint64_t first, last;
+        uint32_t access;
+        bool partial;
+
+        if (!x || x->iova != got->iova)
+                return disagree(r, "the service lists a mapping at 0x%" PRIx64 ", the model has none there", got->iova);
+        model_exposure(&r->model, d, x, &partial, &first, &last, &access);
+        if (got->exposed_first <= got->exposed_last && !partial)
+                return disagree(r, "the mapping at 0x%" PRIx64 " is said to expose pages", got->iova);
+        return same(r, "a mapping's length", got->length, x->length) &&
+               same(r, "a mapping's memory", got->memory, r->clients[client].memory_id[x->memory]) &&
+               same(r, "a mapping's offset", got->offset, x->offset) && same(r, "a mapping's access", got->access, x->access) &&
+               same(r, "a mapping's chunk", got->chunk, x->chunk) && same(r, "a mapping's life", got->live, !x->waits) &&
+               (!partial || (same(r, "a mapping's first exposed byte", got->exposed_first, first) &&
+                             same(r, "a mapping's last exposed byte", got->exposed_last, last) &&
+                             same(r, "a mapping's exposed access", got->exposed_access, access)));
+}
+
+bool compare_domain(struct run *r, uint32_t client, uint32_t domain) {
+        const struct model_domain *d = &r->model.clients[client].domains[domain];
+        struct order o = { .kind = ORDER_DESCRIBE, .domain = domain };
+        const struct report *p = crew_order(r, client, &o, -1);
+
+        if (!p)
+                return disagree(r, "client %u is gone", client);
+        if (p->result < 0)
+                return disagree(r, "client %u cannot describe domain %u: %s", client, domain, p->error.text);
+        if (!compare_info(r, client, domain, &p->info) || !same(r, "listed mappings", p->n, p->info.mappings))
+                return false;
+        for (uint32_t i = 0; i < p->n; i++)
+                if (!compare_mapping(r, client, d, &p->list[i]))
+                        return false;
+        return true;
+}
+
+/* The world is as we think: what a device's domain can be like. */
+bool compare_constraints(struct run *r, uint32_t client, uint32_t device) {
+        struct order o = { .kind = ORDER_CAPABILITIES };
+        const struct report *p;
+
+        memcpy(o.text, r->world.devices[device], sizeof r->world.devices[device]);
+        p = crew_order(r, client, &o, -1);
+        if (!p || p->result < 0)
+                return disagree(r, "client %u is not told the constraints: %s", client, p ? p->error.text : "it is gone");
+        if (!same(r, "smallest page", p->constraints.page_sizes & -p->constraints.page_sizes, r->world.page) ||
+            !same(r, "usable ranges", p->constraints.n_ranges, r->world.n_ranges))
+                return false;
+        for (uint32_t i = 0; i < r->world.n_ranges; i++)
+                if (!same(r, "a range's first", p->constraints.ranges[i].first, r->world.ranges[i].first) ||
+                    !same(r, "a range's last", p->constraints.ranges[i].last, r->world.ranges[i].last))
+                        return false;
+        return true;
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "world.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define MIB (UINT64_C(1) << 20)
+
+uint64_t random_next(uint64_t *state) {
+        uint64_t z = *state += 0x9e3779b97f4a7c15ULL;
+
+        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ULL;
+        z = (z ^ z >> 27) * 0x94d049bb133111ebULL;
+        return z ^ z >> 31;
+}
+
+uint32_t random_below(uint64_t *state, uint32_t n) {
+        return (uint32_t)(random_next(state) % n);
+}
+
+bool random_one_in(uint64_t *state, uint32_t n) {
+        return random_below(state, n) == 0;
+}
+
+/* The piece ends where the aperture does, has a reserved region in it, and a border of the page tables of every level. */
+static void make_soft(struct world *w, uint64_t *random) {
+        static const struct {
+                const char *sizes;
+                uint64_t page;
+                uint32_t n_pages, file_pages;
+        } masks[] = {
+                { "4K", 4096, 40, 16 },      { "16K", 16384, 40, 12 }, { "64K", 65536, 32, 8 },
+                { "4K 2M 1G", 4096, 1280, 1024 }, { "64K 512M", 65536, 32, 8 }, { "4K 2M 1G", 4096, 40, 16 },
+        };
+        uint32_t mask = random_below(random, sizeof masks / sizeof masks[0]);
+        uint64_t border = UINT64_C(1) << 39, reserved;
+
+        (void)snprintf(w->page_sizes, sizeof w->page_sizes, "%s", masks[mask].sizes);
+        w->page = masks[mask].page;
+        w->n_pages = masks[mask].n_pages;
+        w->file_pages = masks[mask].file_pages;
+        if (w->page == 65536)
+                border = UINT64_C(1) << 42;
+        else if (w->page == 16384)
+                border = UINT64_C(1) << 36;
+        /* with large pages: 2 MiB before the border and 3 MiB behind */
+        w->base = border - (w->n_pages > 1000 ? 2 * MIB : w->n_pages / 2 * w->page);
+        reserved = w->base + (w->n_pages - 10) * w->page;
+        w->n_ranges = 2;
+        w->ranges[0] = (struct world_range){ 0, reserved - 1 };
+        w->ranges[1] = (struct world_range){ reserved + 2 * w->page, w->base + (w->n_pages - 3) * w->page - 1 };
+        w->n_devices = 4;
+        for (uint32_t i = 0; i < w->n_devices; i++)
+                (void)snprintf(w->devices[i], sizeof w->devices[i], "edu%u", i);
+        w->max_mappings = random_one_in(random, 3) ? 8 + random_below(random, 24) : 0;
+        w->lazy_mappings = random_one_in(random, 2) ? 3 + random_below(random, 5) : 100000;
+        w->probes = 10;
+}
+
+/* The reserved region of interrupts on x86, and what lies before it. */
+static void make_type1(struct world *w, uint64_t *random) {
+        (void)random;
+        (void)snprintf(w->page_sizes, sizeof w->page_sizes, "4K");
+        w->page = 4096;
+        w->n_pages = 40;
+        w->file_pages = 16;
+        w->base = UINT64_C(0xfee00000) - 32 * w->page;
+        w->n_ranges = 2;
+        w->ranges[0] = (struct world_range){ 0, 0xfedfffff };
+        w->ranges[1] = (struct world_range){ 0xfef00000, (UINT64_C(1) << 48) - 1 };
+        w->ranges_at_attach = true;
+        w->n_devices = 2;
+        (void)snprintf(w->devices[0], sizeof w->devices[0], "0000:00:05.0");
+        (void)snprintf(w->devices[1], sizeof w->devices[1], "0000:00:06.0");
+        w->lazy_mappings = 100000;
+        w->probes = 2;
+}
+
+void world_make(enum world_kind kind, uint64_t seed, struct world *ret) {
+        uint64_t random = seed;
+
+        *ret = (struct world){ .kind = kind, .seed = seed, .record_bytes = 128, .host_locked = UINT64_MAX,
+                               .host_tables = UINT64_MAX };
+        if (kind == WORLD_SOFT)
+                make_soft(ret, &random);
+        else
+                make_type1(ret, &random);
+        if (kind == WORLD_SOFT && random_one_in(&random, 3))
+                ret->host_locked = (10 + random_below(&random, 20)) * ret->page;
+        if (kind == WORLD_SOFT && random_one_in(&random, 4))
+                ret->host_tables = (8 + random_below(&random, 16)) * ret->page;
+}
