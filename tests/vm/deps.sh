@@ -9,6 +9,9 @@ set -euo pipefail
 
 packages=(
   qemu-system-x86 # the machine, its IOMMU and its edu devices
+  qemu-system-ppc # the POWER machines
+  gcc-powerpc64le-linux-gnu # what runs in them
+  xz-utils        # their kernel modules
   busybox-static  # the initramfs
   cpio            # packs it
   kmod            # depmod here, modprobe in the guest

@@ -11,7 +11,7 @@
 #   finish                   ends the lane: prints "N passed, N failed"; non-zero if any failed or none ran
 #
 # and a few about the machine: see below. The environment gives LAB_REPO, LAB_BUILD (read-only, as on the host),
-# LAB_OUT (a folder of the host, writable), LAB_KERNEL (debian or lab) and LANE.
+# LAB_OUT (a folder of the host, writable), LAB_KERNEL (debian or lab; 4k or 64k) and LANE.
 
 set -euo pipefail
 
@@ -80,8 +80,9 @@ finish() {
   exit
 }
 
+# The end of it: what was repeated until a time limit says the same many times.
 lab_show() {
-  [ -z "$1" ] || while IFS= read -r line; do echo "    $line"; done <<<"$1"
+  [ -z "$1" ] || while IFS= read -r line; do echo "    $line"; done < <(tail -n 20 <<<"$1")
 }
 
 # A lane that stops half way must not look like one that passed.
@@ -96,9 +97,9 @@ trap lab_on_exit EXIT
 
 # --- the machine -----------------------------------------------------------------------------------------------
 
-# The two edu devices; each is alone in its IOMMU group.
+# The two edu devices; each is alone in its IOMMU group. Other machines than the PC say where theirs are.
 # shellcheck disable=SC2034 # for the lanes
-edus=(0000:00:05.0 0000:00:06.0)
+IFS=, read -ra edus <<<"${LAB_EDUS:-0000:00:05.0,0000:00:06.0}"
 
 # group_of BDF: the number of its IOMMU group.
 group_of() { basename "$(readlink "/sys/bus/pci/devices/$1/iommu_group")"; }
