@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <stdbool.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -46,10 +45,6 @@ void degraded_note(struct broker *b, const struct config *config) {
         if (!has_cachestat())
                 broker_note_degraded(b, "no cachestat (Linux 6.5): whether memory is populated is judged for the whole object");
         broker_note_degraded(b, transport_degraded());
-        if (strcmp(broker_backend_name(b), "vfio-spapr") == 0)
-                broker_note_degraded(b, "vfio-spapr: a session's windows are removed when its holder ends, but the service does "
-                                        "not learn of it: such a session stays charged, and its device unlent, until service and "
-                                        "client have ended");
         if (config->holder_uid_first > config->holder_uid_last)
                 broker_note_degraded(b, "holders run with the service's own uid and in its cgroup (holder_uids is not set): they "
                                         "are not fenced from each other by the kernel, and what they pin is charged to the "

@@ -105,7 +105,7 @@ static void attached(struct op *op, const struct link_result *result, int *fd) {
         const struct link_attachment ack = { a->id };
 
         if (*fd >= 0)
-                lease_keep_device(s->broker, a->group, fd_steal(fd));
+                (void)lease_keep_device(s->broker, s->id, a->group, fd_steal(fd));
         FAILPOINT(attach_kept);
         a->state = LEDGER_LIVE;
         set_info(op, a->domain, &result->info);

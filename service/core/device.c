@@ -100,7 +100,7 @@ static int adopt_if_busy(const struct device_view *v, void *arg) {
         if (strcmp(v->state, "free") == 0 && revoke_group_is_busy(b->options.vfio_directory, v->group)) {
                 log_warning("device %s (IOMMU group %u) is in use by a process that is none of ours: not lent until it is closed",
                             v->name, v->group);
-                lease_adopt_orphan(b, "", v->group, v->name);
+                lease_adopt_orphan(b, 0, "", v->group, v->name);
         }
         return 0;
 }

@@ -17,6 +17,13 @@ enum lease_state {
         LEASE_ORPHANED = 2,     /* nothing is mapped any more, but somebody still has the device open */
 };
 
+/* One each for a group, -1: none (soft has no VFIO nodes; a revoker is kept on sPAPR alone). */
+struct keepers {
+        int container_fd, group_fd;
+        int device_fd;                  /* of the device attached last */
+        int revoker_fd;                 /* backend/revoke.h: revoke_by_revoker() */
+};
+
 struct lease {
         UT_hash_handle hh;
         uint32_t group;
@@ -24,8 +31,8 @@ struct lease {
         uint64_t session, domain;
         char tenant[LEDGER_NAME_MAX];
         unsigned attachments;
-        int container_fd, group_fd;     /* keepers; -1 on soft */
-        int device_fd;                  /* of the device attached last */
+        bool unrevoked;                 /* orphaned before anybody cut it off: what its session had mapped may be reachable */
+        struct keepers keepers;
         char device[LEDGER_NAME_MAX];
 };
 
@@ -37,18 +44,23 @@ int lease_take(struct broker *b, struct session *s, uint64_t domain, uint32_t gr
 /* Recovery: what a holder that came back holds. container_fd may be -1 when it was sent before; takes both fds. */
 int lease_adopt(struct broker *b, struct session *s, uint64_t domain, uint32_t group, const char *device, int container_fd,
                 int device_fd);
-/* Recovery: a group of the ledger whose holder is gone: orphaned until it proves to be free. */
-void lease_adopt_orphan(struct broker *b, const char *tenant, uint32_t group, const char *device);
+/* Recovery: a group that nobody of ours can cut off: an orphan until it proves to be free. session: of the ledger, whose holder
+ * is gone; 0: not known. A group that is lent already stays as it is. */
+void lease_adopt_orphan(struct broker *b, uint64_t session, const char *tenant, uint32_t group, const char *device);
 
-/* Keeps the device fd (takes it; -1 on soft). */
-void lease_keep_device(struct broker *b, uint32_t group, int device_fd);
+/* Keeps what the holder sent (takes it). False: that is not a group of the session, and it was closed. */
+bool lease_keep_device(struct broker *b, uint64_t session, uint32_t group, int device_fd);
+bool lease_keep_revoker(struct broker *b, uint64_t session, uint32_t group, int revoker_fd);
 
 /* One attachment less. With the last one the keepers are closed and the lease ends, or becomes an orphan while somebody
  * has the device open. The mappings must be gone. */
 void lease_drop(struct broker *b, uint32_t group);
 
-/* All leases of a session: unmap everything through the keepers. 0, or -1 if a container refused (logged). */
-int lease_revoke_session(struct broker *b, uint64_t session);
+/* All leases of a session: what is mapped becomes unreachable, through the keepers. 0; -1: not yet all of it (refusals are
+ * logged), ask again. With holder_is_dead what nobody can revoke any more is given up, and is one of lease_any_unrevoked()
+ * until the kernel gives the group out. */
+int lease_revoke_session(struct broker *b, uint64_t session, bool holder_is_dead);
+bool lease_any_unrevoked(struct broker *b, uint64_t session);
 /* ... and give them up, all attachments at once. */
 void lease_end_session(struct broker *b, uint64_t session);
 

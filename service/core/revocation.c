@@ -21,6 +21,7 @@
 #define KILL_WAIT_MS 500        /* how long it is waited for a holder before looking whether the service stops */
 #define KILL_STOP 8U            /* of these waits, what a stop allows: less than revocation_wait_all() waits */
 #define KILL_TELL 20U           /* of these waits, after which a holder that cannot die is written about */
+#define REVOKE_WAIT_US 50000U   /* between tries, more each time: a holder's revoker (sPAPR) needs a moment */
 
 struct revocation {
         struct journal_entry entry;
@@ -67,33 +68,12 @@ static void end_holder(struct revocation *v) {
                 holder_link_close(v->link, v->reason == REFUSAL_MEMORY_STALLED ? v->reason : REFUSAL_HOLDER_LOST, v->why);
 }
 
-/* Groups of a session that had no live broker when it ended: no keepers, only the kernel knows whether they are free. True:
- * there are some, so that nobody of ours can cut them off from what is mapped there. */
-static bool adopt_orphans(struct session *s) {
-        bool any = false;
+/* Groups of a session that had no live broker when it ended: no keepers, only the kernel knows whether they are free. */
+static void adopt_orphans(struct session *s) {
         LOCK_SCOPE(&s->lock);
 
-        for (struct attachment *a = s->attachments; a; a = a->hh.next) {
-                struct lease l;
-
-                if (lease_describe(s->broker, a->group, &l))
-                        continue;
-                lease_adopt_orphan(s->broker, s->tenant->name, a->group, a->device);
-                any = true;
-        }
-        return any;
-}
-
-static bool has_orphans(struct session *s) {
-        LOCK_SCOPE(&s->lock);
-
-        for (struct attachment *a = s->attachments; a; a = a->hh.next) {
-                struct lease l;
-
-                if (lease_describe(s->broker, a->group, &l) && l.state == LEASE_ORPHANED)
-                        return true;
-        }
-        return false;
+        for (struct attachment *a = s->attachments; a; a = a->hh.next)
+                lease_adopt_orphan(s->broker, s->id, s->tenant->name, a->group, a->device);
 }
 
 /* Until the kernel gives its groups back, what the session had mapped may be reachable, and is pinned: it stays, and stays
@@ -102,17 +82,20 @@ static bool outlast_orphans(struct session *s) {
         struct broker *b = s->broker;
         bool stopping;
 
+        adopt_orphans(s);
+        if (!lease_any_unrevoked(b, s->id))
+                return true;
         atomic_fetch_add(&b->lingering, 1);
         atomic_fetch_sub(&b->revocations, 1);
         lease_check_orphans(b);
-        if (has_orphans(s))
+        if (lease_any_unrevoked(b, s->id))
                 log_warning("session %" PRIu64 " of tenant %s: a process has its device open, and nobody is left who could cut it "
                             "off; it stays charged until the device is closed", s->id, s->tenant->name);
-        while (!(stopping = atomic_load(&b->stopping)) && has_orphans(s))
+        while (!(stopping = atomic_load(&b->stopping)) && lease_any_unrevoked(b, s->id))
                 usleep(100000);
         atomic_fetch_add(&b->revocations, 1);
         atomic_fetch_sub(&b->lingering, 1);
-        return !stopping || !has_orphans(s);
+        return !stopping || !lease_any_unrevoked(b, s->id);
 }
 
 /* False: the service stops before it could be done; the next one goes on from the rows. */
@@ -120,7 +103,7 @@ static bool unmap_everything(struct revocation *v) {
         struct session *s = v->session;
         const atomic_bool *stopping = &s->broker->stopping;
 
-        lease_revoke_session(s->broker, s->id);
+        (void)lease_revoke_session(s->broker, s->id, false);
         FAILPOINT(revoke_unmapped);
         for (unsigned waits = 1; !holder_wait(s->holder_pidfd, KILL_WAIT_MS); waits++) {
                 if (atomic_load(stopping) && waits >= KILL_STOP)
@@ -132,10 +115,13 @@ static bool unmap_everything(struct revocation *v) {
                             s->holder_pid);
         }
         /* What a last operation may have mapped between the first time and its death. */
-        while (lease_revoke_session(s->broker, s->id) < 0) {
+        for (unsigned tries = 1; lease_revoke_session(s->broker, s->id, true) < 0; tries++) {
                 if (atomic_load(stopping))
                         return false;
-                usleep(500000);
+                if (tries % KILL_TELL == 0)
+                        log_warning("session %" PRIu64 " of tenant %s: what it had mapped cannot be unmapped yet; it stays "
+                                    "charged and its devices are not lent", s->id, s->tenant->name);
+                usleep(tries < 10 ? tries * REVOKE_WAIT_US : 10 * REVOKE_WAIT_US);
         }
         FAILPOINT(revoke_unmapped_again);
         while (atomic_load(&s->in_flight) > 0)
@@ -158,7 +144,7 @@ static void *run(void *arg) {
         FAILPOINT(revoke_holder_killed);
         if (v->connection >= 0)
                 discarder_refuse(s->broker->discarder, v->connection, v->reason, v->why);
-        over = unmap_everything(v) && (!adopt_orphans(s) || outlast_orphans(s));
+        over = unmap_everything(v) && outlast_orphans(s);
         if (over)
                 lease_end_session(s->broker, s->id);
         FAILPOINT(revoke_leases_ended);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "backend/revoke.h"
 #include "core/broker_private.h"
 #include "core/domain.h"
 #include "core/holder_link.h"
@@ -284,6 +285,15 @@ size_t quota_list(struct session *s, struct quota_view *ret) {
 
 /* ---- what the link brings besides results ---- */
 
+/* Recognised before anything is done with it, like every fd that a holder sends (DESIGN, section 4, Trust). */
+static void keep_revoker(struct session *s, const struct link_header *h, size_t size, int *fds) {
+        const struct link_revoker *m = (const void *)(h + 1);
+
+        if (size < sizeof *m || !revoke_is_revoker_fd(fds[0]) ||
+            !lease_keep_revoker(s->broker, s->id, m->group, fd_steal(&fds[0])))
+                session_link_lost(s, REFUSAL_HOLDER_LOST, "its holder sent what is no revoker of a group of its own");
+}
+
 void session_link_message(struct session *s, const struct link_header *h, size_t size, int *fds) {
         switch (h->type) {
         case LINK_HELLO:
@@ -291,6 +301,9 @@ void session_link_message(struct session *s, const struct link_header *h, size_t
                 return;
         case LINK_CLIENT_GONE:
                 revocation_begin(s, REFUSAL_UNKNOWN_SESSION, "the client is gone");
+                return;
+        case LINK_REVOKER:
+                keep_revoker(s, h, size, fds);
                 return;
         case LINK_DUMP_MEMORY:
         case LINK_DUMP_DOMAIN:

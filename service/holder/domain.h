@@ -31,6 +31,9 @@ struct domain_events {
         void (*fd_answered)(void *userdata, const struct domain_fd_answer *a);
         /* An attachment is about to end; seq is the operation that made it. */
         void (*detaching)(void *userdata, uint64_t attachment, uint64_t seq);
+        /* A container was made, in which nothing is mapped yet, and this fd of its is for the broker (container_revoker_fd());
+         * borrowed. Only where the backend has one. */
+        void (*revoker)(void *userdata, uint32_t group, int fd);
         void *userdata;
 };
 
@@ -85,6 +88,7 @@ void domain_end(struct domain *d);
 struct domain_dump_sink {
         void (*domain)(void *userdata, const struct link_dump_domain *m);
         void (*attachment)(void *userdata, const struct link_dump_attachment *m, const int *fds, size_t n_fds);
+        void (*revoker)(void *userdata, uint32_t group, int fd);
         void (*window)(void *userdata, const struct link_window *m);
         void (*mappings)(void *userdata, const struct link_map_entry *entries, size_t n);      /* n <= LINK_BATCH_MAX */
         void *userdata;

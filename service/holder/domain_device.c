@@ -54,6 +54,7 @@ static struct group *group_free(struct group *g) {
                 return NULL;
         container_close(g->container);
         fd_close(g->keeper_fd);
+        fd_close(g->revoker_fd);
         free(g);
         return NULL;
 }
@@ -89,13 +90,16 @@ static int group_new(struct domain *d, const struct link_attach *a, int fds[2], 
                 return refuse(r, REFUSAL_INTERNAL, "no memory for a container");
         g->number = a->group;
         g->backend = open.kind;
+        g->revoker_fd = -1;
         g->keeper_fd = fds[0] >= 0 ? fcntl(fds[0], F_DUPFD_CLOEXEC, 0) : -1;
         open.container_fd = fd_steal(&fds[0]);
         open.group_fd = fd_steal(&fds[1]);
-        if (container_open(&open, &g->container, r) < 0) {
+        if (container_open(&open, &g->container, r) < 0 || container_revoker_fd(g->container, &g->revoker_fd, r) < 0) {
                 group_free(g);
                 return -1;
         }
+        if (g->revoker_fd >= 0)
+                d->events.revoker(d->events.userdata, g->number, g->revoker_fd);
         FAILPOINT(apply_container_open);
         if (windows_apply(d, g->container, r) < 0 || replay(d, g->container, r) < 0) {
                 group_free(g);

@@ -26,6 +26,12 @@ static void dump_attachments(const struct domain *d, const struct domain_dump_si
         }
 }
 
+static void dump_revokers(const struct domain *d, const struct domain_dump_sink *sink) {
+        for (const struct group *g = d->groups; g; g = g->next)
+                if (g->revoker_fd >= 0)
+                        sink->revoker(sink->userdata, g->number, g->revoker_fd);
+}
+
 static void dump_windows(const struct domain *d, const struct domain_dump_sink *sink) {
         for (uint32_t i = 0; i < d->n_windows; i++) {
                 const struct backend_window *w = &d->windows[i];
@@ -70,6 +76,7 @@ void domain_dump(const struct domain *d, const struct domain_dump_sink *sink) {
         domain_info(d, &m.info);
         sink->domain(sink->userdata, &m);
         dump_attachments(d, sink);
+        dump_revokers(d, sink);
         dump_windows(d, sink);
         dump_mappings(d, sink);
 }

@@ -35,6 +35,7 @@ struct group {                          /* a container and the IOMMU group that 
         enum backend_kind backend;
         struct container *container;
         int keeper_fd;                  /* of the container, for the broker to have again; -1: none to keep */
+        int revoker_fd;                 /* the same of what revokes the container after this process; -1: the keeper does */
         unsigned n_attachments;
 };
 

@@ -24,7 +24,7 @@
  * ledger's op ids), and are never used twice: the holder answers a repeated seq with the remembered result and does
  * nothing (I6). Results are remembered until LINK_SETTLED or until LINK_RESULTS_MAX newer ones exist.
  */
-#define LINK_VERSION 0x00020000U        /* major << 16 | minor */
+#define LINK_VERSION 0x00020001U        /* major << 16 | minor */
 #define LINK_MESSAGE_MAX 65536U
 #define LINK_BATCH_MAX 1024U            /* entries of a MAP, UNMAP or DUMP_MAPPINGS */
 #define LINK_RESULTS_MAX 4096U
@@ -71,6 +71,9 @@ enum link_type {
                                          * that are to be kept; soft: none */
         LINK_DUMP_MAPPINGS = 70,        /* header.domain, struct link_map_entry[count], ascending IOVA */
         LINK_DUMP_WINDOW = 71,          /* header.domain, struct link_window */
+        LINK_REVOKER = 72,      /* header.domain, struct link_revoker; fd: of container_revoker_fd(). Sent where the backend has
+                                 * one: as soon as a container is made, before anything is mapped in it, and in a dump after
+                                 * the attachments. No result; a newer one takes the place of an older one */
 };
 
 struct link_header {
@@ -209,6 +212,11 @@ struct link_dump_domain {
         struct container_info info;     /* zero without an attachment */
         uint32_t has_windows;           /* 1: it had a container with windows of its own; those that it has follow */
         uint32_t n_windows;
+};
+
+struct link_revoker {
+        uint32_t group;
+        uint32_t reserved;
 };
 
 struct link_dump_attachment {

@@ -65,6 +65,17 @@ static void detaching(void *userdata, uint64_t attachment, uint64_t seq) {
         serve_forget_route(sd->serve, attachment);
 }
 
+/* Ahead of the result of the attach on the same link, so that the broker has it when it answers. */
+static void revoker(void *userdata, uint32_t group, int fd) {
+        const struct served_domain *sd = userdata;
+        struct {
+                struct link_header header;
+                struct link_revoker revoker;
+        } m = { link_header_make(LINK_REVOKER, 0, sd->id), { .group = group } };
+
+        (void)link_send(sd->serve->link, &m, sizeof m, &fd, 1);
+}
+
 /* --- domains ------------------------------------------------------------------------------------------------------*/
 
 struct served_domain *serve_domain_find(struct serve *s, uint64_t id) {
@@ -83,7 +94,7 @@ static void served_domain_free(struct served_domain *sd) {
 
 static int domain_start(struct serve *s, uint64_t id, struct served_domain **ret, struct refusal *r) {
         struct served_domain *sd = calloc(1, sizeof *sd);
-        struct domain_events events = { .fd_answered = fd_answered, .detaching = detaching, .userdata = sd };
+        struct domain_events events = { .fd_answered = fd_answered, .detaching = detaching, .revoker = revoker, .userdata = sd };
         int k;
 
         if (!sd)

@@ -65,6 +65,12 @@ static void send_attachment(void *userdata, const struct link_dump_attachment *m
         send_part(userdata, LINK_DUMP_ATTACHMENT, 0, m, sizeof *m, fds, n_fds);
 }
 
+static void send_revoker(void *userdata, uint32_t group, int fd) {
+        const struct link_revoker m = { .group = group };
+
+        send_part(userdata, LINK_REVOKER, 0, &m, sizeof m, &fd, 1);
+}
+
 static void send_window(void *userdata, const struct link_window *m) {
         send_part(userdata, LINK_DUMP_WINDOW, 0, m, sizeof *m, NULL, 0);
 }
@@ -75,8 +81,8 @@ static void send_mappings(void *userdata, const struct link_map_entry *entries, 
 
 static void part_run(struct job *j) {
         struct part *p = (struct part *)j;
-        struct domain_dump_sink sink = { .domain = send_domain, .attachment = send_attachment, .window = send_window,
-                                         .mappings = send_mappings, .userdata = p };
+        struct domain_dump_sink sink = { .domain = send_domain, .attachment = send_attachment, .revoker = send_revoker,
+                                         .window = send_window, .mappings = send_mappings, .userdata = p };
 
         if (p->domain)
                 domain_dump(p->domain->domain, &sink);

@@ -19,6 +19,9 @@ static struct {
         const struct holder *holder;
         unsigned unmapped, unmapped_unkilled, unmapped_after_death, bad, fail;
         bool busy;                      /* somebody has the device open */
+        unsigned asked;                 /* the revoker */
+        int revoker_says;               /* once the holder is dead */
+        bool not_revokers;
 } vfio = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 /* Killed it is as soon as the signal is pending; death comes a moment later. */
@@ -73,6 +76,20 @@ bool revoke_is_container_fd(int fd) {
         return fd >= 0;
 }
 
+bool revoke_is_revoker_fd(int fd) {
+        return fd >= 0 && !vfio.not_revokers;
+}
+
+int revoke_by_revoker(int revoker_fd, int timeout_ms) {
+        LOCK_SCOPE(&vfio.lock);
+
+        vfio.bad += fcntl(revoker_fd, F_GETFD) < 0 || timeout_ms != 0;
+        vfio.asked++;
+        if (child_is_alive(vfio.holder))
+                return -EINPROGRESS;
+        return vfio.revoker_says;
+}
+
 static int open_null(int *ret_fd) {
         *ret_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
         return *ret_fd < 0 ? -errno : 0;
@@ -93,20 +110,22 @@ int vfio_open_group(const char *vfio_dir, unsigned group, int *ret_fd) {
 #define GROUP 7U
 #define DEVICE "0000:00:05.0"
 
-static struct holder *scene(uint64_t *ret_domain) {
+static struct holder *scene_on(enum backend_kind backend, uint64_t *ret_domain) {
         struct holder *h;
         struct refusal r;
         bool fresh;
         int container, group;
 
-        core.options.backend = BACKEND_VFIO_TYPE1;
+        core.options.backend = backend;
         core_start();
         h = holder_open("alpha");
         *ret_domain = make_domain(h);
         pthread_mutex_lock(&vfio.lock);
         vfio.holder = h;
         vfio.unmapped = vfio.unmapped_unkilled = vfio.unmapped_after_death = vfio.bad = vfio.fail = 0;
-        vfio.busy = false;
+        vfio.busy = vfio.not_revokers = false;
+        vfio.asked = 0;
+        vfio.revoker_says = 0;
         pthread_mutex_unlock(&vfio.lock);
         assert_int_equal(lease_take(core.broker, h->session, *ret_domain, GROUP, DEVICE, &fresh, &container, &group, &r), 0);
         assert_true(fresh);
@@ -115,9 +134,14 @@ static struct holder *scene(uint64_t *ret_domain) {
         return h;
 }
 
+static struct holder *scene(uint64_t *ret_domain) {
+        return scene_on(BACKEND_VFIO_TYPE1, ret_domain);
+}
+
 static int teardown(void **state) {
         pthread_mutex_lock(&vfio.lock);
         vfio.fail = 0;
+        vfio.revoker_says = 0;
         vfio.busy = false;
         pthread_mutex_unlock(&vfio.lock);
         return core_teardown(state);
@@ -282,6 +306,137 @@ static void an_orphan_is_named_and_not_lent(void **state) {
         assert_int_equal(take(other, 1), REFUSAL_NONE);
 }
 
+/* ---- sPAPR: a process of the holder's revokes, and says so ---- */
+
+static void set(int *what, int value) {
+        LOCK_SCOPE(&vfio.lock);
+        *what = value;
+}
+
+static void set_busy(bool busy) {
+        LOCK_SCOPE(&vfio.lock);
+        vfio.busy = busy;
+}
+
+/* As the holder does when it has made a container. */
+static void send_revoker(struct holder *h, uint32_t group) {
+        struct {
+                struct link_header header;
+                struct link_revoker revoker;
+        } m = { { .version = LINK_VERSION, .type = LINK_REVOKER }, { .group = group } };
+        int fd;
+
+        assert_int_equal(open_null(&fd), 0);
+        assert_int_equal(fdmsg_send(h->link, &m, sizeof m, &fd, 1, 0), 0);
+        close(fd);
+}
+
+static bool has_revoker(void) {
+        struct lease l;
+
+        return lease_describe(core.broker, GROUP, &l) && l.keepers.revoker_fd >= 0;
+}
+
+static struct holder *spapr_scene(uint64_t *ret_domain) {
+        struct holder *h = scene_on(BACKEND_VFIO_SPAPR, ret_domain);
+
+        send_revoker(h, GROUP);
+        EVENTUALLY(has_revoker());
+        return h;
+}
+
+static void the_revokers_word_ends_a_session(void **state) {
+        uint64_t domain;
+        struct holder *h = spapr_scene(&domain);
+
+        (void)state;
+        set(&vfio.revoker_says, -EINPROGRESS);
+        revocation_begin(h->session, REFUSAL_NOT_PERMITTED, "test");
+        EVENTUALLY(of_vfio(&vfio.asked) >= 4);
+        assert_false(child_is_alive(h));
+        assert_int_equal(charged("alpha", RESOURCE_SESSIONS), 1);
+        assert_true(is_leased());
+        set(&vfio.revoker_says, 0);
+        EVENTUALLY(charged("alpha", RESOURCE_SESSIONS) == 0);
+        assert_int_equal(of_vfio(&vfio.unmapped), 0);   /* the kernel would answer the broker EPERM */
+        assert_int_equal(of_vfio(&vfio.bad), 0);
+        assert_false(is_leased());
+}
+
+/* Holder and revoker killed at once: only the client that closes its device ends it. */
+static void without_a_revoker_a_session_stays_charged_until_its_device_is_closed(void **state) {
+        uint64_t domain;
+        struct holder *h = spapr_scene(&domain), *other = holder_open("beta");
+
+        (void)state;
+        set(&vfio.revoker_says, -ENOTRECOVERABLE);
+        set_busy(true);
+        revocation_begin(h->session, REFUSAL_NOT_PERMITTED, "test");
+        EVENTUALLY(lease_any_unrevoked(core.broker, h->session->id));
+        assert_int_equal(charged("alpha", RESOURCE_SESSIONS), 1);
+        assert_int_equal(charged("alpha", RESOURCE_DOMAINS), 1);
+        assert_int_equal(lease_count_orphans(core.broker), 1);
+        assert_int_equal(take(other, 1), REFUSAL_DEVICE_ORPHANED);
+        set_busy(false);
+        EVENTUALLY(charged("alpha", RESOURCE_SESSIONS) == 0);
+        assert_int_equal(lease_count_orphans(core.broker), 0);
+        assert_int_equal(take(other, 1), REFUSAL_NONE);
+}
+
+/* It died while it made the container: nobody has the device, so that the kernel gives it out when the keepers are closed. */
+static void a_holder_that_sent_no_revoker_holds_nothing_up(void **state) {
+        uint64_t domain;
+        struct holder *h = scene_on(BACKEND_VFIO_SPAPR, &domain);
+
+        (void)state;
+        revocation_begin(h->session, REFUSAL_NOT_PERMITTED, "test");
+        EVENTUALLY(charged("alpha", RESOURCE_SESSIONS) == 0);
+        assert_int_equal(of_vfio(&vfio.asked), 0);
+        assert_false(is_leased());
+}
+
+static void what_is_no_revoker_ends_the_session_of_who_sent_it(void **state) {
+        uint64_t domain;
+        struct holder *h = scene_on(BACKEND_VFIO_SPAPR, &domain);
+
+        (void)state;
+        vfio.not_revokers = true;
+        send_revoker(h, GROUP);
+        EVENTUALLY(charged("alpha", RESOURCE_SESSIONS) == 0);
+        assert_int_equal(of_vfio(&vfio.asked), 0);
+}
+
+static void nobody_gives_another_sessions_group_a_revoker(void **state) {
+        uint64_t domain;
+        struct holder *h = scene_on(BACKEND_VFIO_SPAPR, &domain), *other = holder_open("beta");
+
+        (void)state;
+        send_revoker(other, GROUP);
+        EVENTUALLY(charged("beta", RESOURCE_SESSIONS) == 0);
+        assert_false(has_revoker());
+        assert_true(child_is_alive(h));
+}
+
+/* More than fit in one of anything. */
+static void every_group_of_a_session_is_revoked(void **state) {
+        uint64_t domain;
+        struct holder *h = scene(&domain);
+        struct refusal r;
+        int container, group;
+        bool fresh;
+
+        (void)state;
+        for (uint32_t n = 1; n < 100; n++) {
+                assert_int_equal(lease_take(core.broker, h->session, domain, GROUP + n, DEVICE, &fresh, &container, &group, &r), 0);
+                fd_close(container);
+                fd_close(group);
+        }
+        revocation_begin(h->session, REFUSAL_NOT_PERMITTED, "test");
+        EVENTUALLY(charged("alpha", RESOURCE_SESSIONS) == 0);
+        assert_int_equal(of_vfio(&vfio.unmapped_after_death) >= 100, 1);
+        EVENTUALLY((lease_check_orphans(core.broker), lease_count_orphans(core.broker) == 0));
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, core_setup, teardown)
 
 int main(void) {
@@ -294,6 +449,12 @@ int main(void) {
                 T(another_sessions_group_is_left_alone),
                 T(a_lent_group_is_lent_to_nobody_else),
                 T(an_orphan_is_named_and_not_lent),
+                T(every_group_of_a_session_is_revoked),
+                T(the_revokers_word_ends_a_session),
+                T(without_a_revoker_a_session_stays_charged_until_its_device_is_closed),
+                T(a_holder_that_sent_no_revoker_holds_nothing_up),
+                T(what_is_no_revoker_ends_the_session_of_who_sent_it),
+                T(nobody_gives_another_sessions_group_a_revoker),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -122,6 +122,13 @@ int container_windows_reset(struct container *c, struct refusal *r) {
         return -1;
 }
 
+int container_revoker_fd(struct container *c, int *ret_fd, struct refusal *r) {
+        (void)c;
+        (void)r;
+        *ret_fd = -1;
+        return 0;
+}
+
 size_t container_windows(const struct container *c, struct backend_window ret[BACKEND_WINDOWS_MAX]) {
         (void)c, (void)ret;
         fail_msg("windows are listed");
@@ -191,7 +198,7 @@ static void detaching(void *userdata, uint64_t attachment, uint64_t seq) {
 
 static int setup(void **state) {
         struct fixture *f = calloc(1, sizeof *f);
-        struct domain_events events = { fd_answered, detaching, f };
+        const struct domain_events events = { .fd_answered = fd_answered, .detaching = detaching, .userdata = f };
         struct soft_personality soft = { 0 };
         int fd = full_memfd(16 * PAGE);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link: holder backend util */
-/* Windows of a domain over a scripted IOMMU that has two places for them, fills the first free one, and fails on demand. The
- * functions of backend/backend.h are defined here, so that the real ones are not linked. */
+/* Windows of a domain, and what revokes its containers after the holder, over a scripted IOMMU that has two places for windows,
+ * fills the first free one, and fails on demand. The functions of backend/backend.h are defined here, so that the real ones are
+ * not linked. */
 #include "test_object_helpers.h"
 
 #include "holder/domain.h"
@@ -28,6 +29,7 @@ static struct {
         struct container *containers[8];
         int fail_create_in, fail_remove_in, fail_reset_in, fail_unmap_in;       /* number of a container; -1: none */
         bool reset_fails_half_way;
+        bool has_revoker, fail_revoker;
         char order[8][16];              /* what was done to windows, and where */
         size_t n_order;
 } fake;
@@ -155,6 +157,15 @@ int container_windows_reset(struct container *c, struct refusal *r) {
         return 0;
 }
 
+/* Any fd. */
+int container_revoker_fd(struct container *c, int *ret_fd, struct refusal *r) {
+        (void)c;
+        if (fake.fail_revoker)
+                return refuse(r, REFUSAL_BACKEND_REFUSED, "as told");
+        *ret_fd = fake.has_revoker ? memfd_create("revoker", MFD_CLOEXEC) : -1;
+        return 0;
+}
+
 size_t container_windows(const struct container *c, struct backend_window ret[BACKEND_WINDOWS_MAX]) {
         memcpy(ret, c->windows, c->n * sizeof *ret);
         return c->n;
@@ -201,13 +212,35 @@ static void detaching(void *userdata, uint64_t attachment, uint64_t seq) {
         (void)seq;
 }
 
+/* Of the domain's event, or of a dump. */
+struct told {
+        uint32_t group;
+        int fd;
+        unsigned times, mapped;         /* what was mapped anywhere then */
+};
+
+static struct told told;
+
+static void note_revoker(void *userdata, uint32_t group, int fd) {
+        (void)userdata;
+        assert_true(fcntl(fd, F_GETFD) >= 0);
+        told.group = group;
+        told.fd = fd;
+        told.times++;
+        told.mapped = 0;
+        for (int i = 0; i < fake.opened; i++)
+                if (fake.containers[i])
+                        told.mapped += (unsigned)fake.containers[i]->n_mappings;
+}
+
 static int setup(void **state) {
         struct fixture *f = calloc(1, sizeof *f);
-        const struct domain_events events = { .detaching = detaching };
+        const struct domain_events events = { .detaching = detaching, .revoker = note_revoker };
         const struct soft_personality soft = { 0 };
         int fd = full_memfd(16 * PAGE);
 
         memset(&fake, 0, sizeof fake);
+        memset(&told, 0, sizeof told);
         fake.fail_create_in = fake.fail_remove_in = fake.fail_reset_in = fake.fail_unmap_in = -1;
         f->objects = objects_new(4);
         assert_done(try_register(f->objects, 1, fd, 16 * PAGE, 0));
@@ -307,8 +340,8 @@ static void see_mappings(void *userdata, const struct link_map_entry *entries, s
 
 static struct dumped dump(struct fixture *f) {
         struct dumped d = { .n = 0 };
-        const struct domain_dump_sink sink = { .domain = see_domain, .attachment = see_attachment, .window = see_window,
-                                               .mappings = see_mappings, .userdata = &d };
+        const struct domain_dump_sink sink = { .domain = see_domain, .attachment = see_attachment, .revoker = note_revoker,
+                                               .window = see_window, .mappings = see_mappings, .userdata = &d };
 
         domain_dump(f->domain, &sink);
         assert_int_equal(d.n, d.domain.n_windows);
@@ -324,6 +357,58 @@ static void assert_windows(struct fixture *f, size_t n, uint64_t first, uint64_t
                 assert_int_equal(d.windows[0].start, first);
         if (n > 1)
                 assert_int_equal(d.windows[1].start, second);
+}
+
+/* --- I12: revokers ------------------------------------------------------------------------------------------------*/
+
+/* Before anything is mapped there: from then on the holder may die at any instruction. */
+static void test_a_containers_revoker_is_told_before_the_domain_is_replayed(void **state) {
+        struct fixture *f = *state;
+
+        assert_done(map(f, PAGE));
+        fake.has_revoker = true;
+        assert_done(attach(f, 1, 10));
+        assert_int_equal(told.times, 1);
+        assert_int_equal(told.group, 10);
+        assert_int_equal(told.mapped, 0);
+        assert_int_equal(fake.containers[0]->n_mappings, 1);
+        assert_done(attach(f, 2, 10));          /* no new container */
+        assert_int_equal(told.times, 1);
+        assert_done(attach(f, 3, 11));
+        assert_int_equal(told.times, 2);
+        assert_int_equal(told.group, 11);
+}
+
+static void test_the_next_broker_is_told_of_each_in_the_dump(void **state) {
+        struct fixture *f = *state;
+
+        fake.has_revoker = true;
+        assert_done(attach(f, 1, 10));
+        assert_done(attach(f, 2, 10));
+        assert_done(attach(f, 3, 11));
+        told.times = 0;
+        (void)dump(f);
+        assert_int_equal(told.times, 2);
+}
+
+static void test_a_revokers_fd_goes_with_its_container(void **state) {
+        struct fixture *f = *state;
+
+        fake.has_revoker = true;
+        assert_done(attach(f, 1, 10));
+        assert_int_equal(domain_detach(f->domain, 1, &last_refusal), 0);
+        assert_int_equal(fcntl(told.fd, F_GETFD), -1);
+        told.times = 0;
+        (void)dump(f);
+        assert_int_equal(told.times, 0);
+}
+
+static void test_a_container_that_nobody_could_revoke_is_not_kept(void **state) {
+        struct fixture *f = *state;
+
+        fake.fail_revoker = true;
+        assert_refused(attach(f, 1, 10), BACKEND_REFUSED);
+        assert_int_equal(fake.open_containers, 0);
 }
 
 /* --- promises -----------------------------------------------------------------------------------------------------*/
@@ -555,6 +640,10 @@ int main(void) {
                 PROMISE(test_a_removal_that_fails_changes_nothing),
                 PROMISE(test_a_reset_takes_everything),
                 PROMISE(test_a_reset_that_fails),
+                PROMISE(test_a_containers_revoker_is_told_before_the_domain_is_replayed),
+                PROMISE(test_the_next_broker_is_told_of_each_in_the_dump),
+                PROMISE(test_a_revokers_fd_goes_with_its_container),
+                PROMISE(test_a_container_that_nobody_could_revoke_is_not_kept),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
