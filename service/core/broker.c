@@ -82,7 +82,7 @@ int broker_start(struct broker *b, struct refusal *r) {
         }
         if (listen_for_holders(b, r) < 0)
                 return -1;
-        error = loop_new(b->link_listener, recover_accept, b, &b->loop);
+        error = loop_new(b->link_listener, recover_greet, b, &b->loop);
         if (error < 0)
                 return refuse(r, REFUSAL_INTERNAL, "cannot make the loop: %s", strerror(-error));
         if (recover_load(b, r) < 0)

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/holder_link.h"
@@ -23,10 +24,16 @@ struct retired {
         struct holder_link *link;
 };
 
+struct guest {                          /* a connection that has not said anything yet */
+        int fd;                         /* -1: none */
+};
+
 struct loop {
         int epoll, wake, listen_fd;
-        void (*accept)(void *arg, int listen_fd);
+        void (*greet)(void *arg, int fd);
         void *arg;
+        struct guest guests[LOOP_GUESTS_MAX];   /* a ring; the loop thread's own */
+        unsigned next_guest;
         pthread_t thread;
         bool started;
         atomic_bool stop;
@@ -34,14 +41,16 @@ struct loop {
         struct retired *retired;
 };
 
-int loop_new(int listen_fd, void (*accept)(void *arg, int listen_fd), void *arg, struct loop **ret) {
+int loop_new(int listen_fd, void (*greet)(void *arg, int fd), void *arg, struct loop **ret) {
         struct loop *l = calloc(1, sizeof *l);
         struct epoll_event event = { .events = EPOLLIN };
 
         if (!l)
                 return -ENOMEM;
-        l->accept = accept;
+        l->greet = greet;
         l->arg = arg;
+        for (unsigned i = 0; i < LOOP_GUESTS_MAX; i++)
+                l->guests[i].fd = -1;
         l->listen_fd = listen_fd;
         pthread_mutex_init(&l->lock, NULL);
         l->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -80,6 +89,36 @@ static void clear(int eventfd_fd) {
                 ;
 }
 
+/* What it has to say is not waited for here: who is silent would hold up everybody (I10). */
+static void let_in(struct loop *l) {
+        struct guest *g = &l->guests[l->next_guest];
+        struct epoll_event event = { .events = EPOLLIN, .data.ptr = g };
+        int fd = accept4(l->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+        if (fd < 0)
+                return;
+        if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, fd, &event) < 0) {
+                log_warning("a holder that comes back cannot be listened to: %m");
+                fd_close(fd);
+                return;
+        }
+        fd_close(g->fd);
+        g->fd = fd;
+        l->next_guest = (l->next_guest + 1) % LOOP_GUESTS_MAX;
+}
+
+static bool is_guest(const struct loop *l, const void *what) {
+        return (uintptr_t)what >= (uintptr_t)l->guests && (uintptr_t)what < (uintptr_t)(l->guests + LOOP_GUESTS_MAX);
+}
+
+/* Not by epoll any more: from now on it is a link, or nothing. */
+static void greet_guest(struct loop *l, struct guest *g) {
+        if (g->fd < 0)
+                return;         /* gone in this round */
+        epoll_ctl(l->epoll, EPOLL_CTL_DEL, g->fd, NULL);
+        l->greet(l->arg, fd_steal(&g->fd));
+}
+
 static void *loop_run(void *arg) {
         struct loop *l = arg;
 
@@ -91,9 +130,11 @@ static void *loop_run(void *arg) {
                         void *what = events[i].data.ptr;
 
                         if (what == &l->listen_fd)
-                                l->accept(l->arg, l->listen_fd);
+                                let_in(l);
                         else if (what == &l->wake)
                                 clear(l->wake);
+                        else if (is_guest(l, what))
+                                greet_guest(l, what);
                         else
                                 holder_link_readable(what);
                 }
@@ -125,6 +166,8 @@ struct loop *loop_free(struct loop *l) {
         if (!l)
                 return NULL;
         drop_retired(l);
+        for (unsigned i = 0; i < LOOP_GUESTS_MAX; i++)
+                fd_close(l->guests[i].fd);
         fd_close(l->epoll);
         fd_close(l->wake);
         pthread_mutex_destroy(&l->lock);

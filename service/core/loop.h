@@ -10,8 +10,10 @@
 struct loop;
 struct holder_link;
 
-/* accept(arg, listen_fd) is called when listen_fd (-1: none) is readable. */
-int loop_new(int listen_fd, void (*accept)(void *arg, int listen_fd), void *arg, struct loop **ret);
+/* Accepts on listen_fd (-1: none); greet(arg, fd) is called with a connection that has said something or was hung up, and
+ * takes the fd. So many connections may be silent; one more, and the oldest of them is closed: whoever it was comes again. */
+#define LOOP_GUESTS_MAX 64U
+int loop_new(int listen_fd, void (*greet)(void *arg, int fd), void *arg, struct loop **ret);
 int loop_start(struct loop *l);
 void loop_stop(struct loop *l);         /* joins the thread */
 struct loop *loop_free(struct loop *l);

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -27,20 +26,13 @@
 /*
  * Start, second half: holders come back, prove who they are, and tell what they applied. core/reconcile.c compares.
  */
-#define HELLO_MS 20             /* a holder greets right after it connected; who does not is let go and comes again */
-
 static int receive_hello(int fd, struct link_hello *ret) {
         struct {
                 struct link_header header;
                 struct link_hello hello;
         } message = { 0 };
-        struct pollfd p = { .fd = fd, .events = POLLIN };
         int fds[FDMSG_MAX_FDS];
-        ssize_t n;
-
-        if (poll(&p, 1, HELLO_MS) != 1)
-                return -ETIMEDOUT;
-        n = fdmsg_receive(fd, &message, sizeof message, fds, MSG_DONTWAIT);
+        ssize_t n = fdmsg_receive(fd, &message, sizeof message, fds, MSG_DONTWAIT);
         for (size_t i = 0; i < FDMSG_MAX_FDS; i++)
                 fd_close(fds[i]);
         if (n < (ssize_t)sizeof message.header || message.header.type != LINK_HELLO ||
@@ -86,16 +78,16 @@ static void greet(struct broker *b, struct session *s, int fd, const struct link
         loop_arm(b->loop, link, fd);
 }
 
-void recover_accept(void *broker, int listen_fd) {
+void recover_greet(void *broker, int connection) {
         struct broker *b = broker;
-        _cleanup_close_ int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        _cleanup_close_ int fd = connection;
         struct link_hello hello;
         struct refusal r;
         struct session *s;
         struct ucred peer;
         socklen_t size = sizeof peer;
 
-        if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || receive_hello(fd, &hello) < 0)
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || receive_hello(fd, &hello) < 0)
                 return;
         if (ledger_ids_ready(b->ledger, &r) < 0) {
                 /* It comes again. That the ledger cannot be written is not its fault: its time begins anew. */

@@ -12,8 +12,8 @@ struct recovery;        /* what one holder has told so far */
 /* Start: everything from the ledger, sessions DETACHED. */
 int recover_load(struct broker *b, struct refusal *r);
 
-/* The loop: a holder connects to the link socket. */
-void recover_accept(void *broker, int listen_fd);
+/* The loop: somebody has connected to the link socket and said something. Takes the fd, which does not block. */
+void recover_greet(void *broker, int connection);
 
 /* What was reconciled goes to the ledger, now or at a later tick. */
 void recover_record(struct session *s);

@@ -47,15 +47,20 @@ static void crash(struct holder *h) {
 
 /* ---- coming back ---- */
 
-static void return_as(struct holder *h, const uint8_t secret[LINK_SECRET_BYTES]) {
-        struct link_hello hello = { .session = h->setup.session, .pid = (uint32_t)h->child, .sandboxed = 1 };
+static int connect_silently(struct holder *h) {
         char byte;
 
-        memcpy(hello.secret, secret, sizeof hello.secret);
         assert_int_equal(send(h->child_control, "", 1, 0), 1);
         assert_int_equal(fdmsg_receive(h->child_control, &byte, 1, h->fds, 0), 1);
+        return fd_steal(&h->fds[0]);
+}
+
+static void return_as(struct holder *h, const uint8_t secret[LINK_SECRET_BYTES]) {
+        struct link_hello hello = { .session = h->setup.session, .pid = (uint32_t)h->child, .sandboxed = 1 };
+
+        memcpy(hello.secret, secret, sizeof hello.secret);
         fd_close(h->link);
-        h->link = fd_steal(&h->fds[0]);
+        h->link = connect_silently(h);
         holder_send(h, LINK_HELLO, 0, &hello, sizeof hello);
 }
 
@@ -399,6 +404,37 @@ static void a_wrong_secret_is_nobodys_holder(void **state) {
         EVENTUALLY(is_back(s.h));
 }
 
+static bool is_closed(int fd) {
+        struct pollfd p = { .fd = fd };
+
+        return poll(&p, 1, 0) == 1 && (p.revents & POLLHUP);
+}
+
+/* I10: who connects and says nothing is waited for by nobody; a bounded number of them is kept. */
+static void who_does_not_greet_holds_up_nobody(void **state) {
+        struct scene s = scene();
+        int silent[LOOP_GUESTS_MAX], last;
+
+        (void)state;
+        crash(s.h);
+        core_start();
+        for (unsigned i = 0; i < LOOP_GUESTS_MAX; i++)
+                silent[i] = connect_silently(s.h);
+        assert_false(is_closed(silent[0]));
+        last = connect_silently(s.h);
+        EVENTUALLY(is_closed(silent[0]));
+        come_back(s.h);
+        tell(s.h, &s.account);
+        EVENTUALLY(is_back(s.h));
+        EVENTUALLY(is_closed(silent[1]));       /* the holder was one more */
+        assert_false(is_closed(silent[2]));
+        assert_int_equal(send(last, "nonsense", 8, 0), 8);
+        EVENTUALLY(is_closed(last));
+        for (unsigned i = 0; i < LOOP_GUESTS_MAX; i++)
+                close(silent[i]);
+        close(last);
+}
+
 static void a_token_waits_for_its_holder(void **state) {
         struct scene s = scene();
         struct session *session;
@@ -467,6 +503,7 @@ int main(void) {
                 T(what_the_holder_lost_leaves_no_row),
                 T(a_domain_that_the_holder_lost_leaves_no_row),
                 T(a_wrong_secret_is_nobodys_holder),
+                T(who_does_not_greet_holds_up_nobody),
                 T(a_token_waits_for_its_holder),
                 T(a_holder_that_does_not_come_back_is_ended),
                 T(a_holder_that_is_dead_is_not_waited_for),
