@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "lib/edu.h"
+#include "lib/huge_pages.h"
 #include "lib/job.h"
 
 #define READ IOMMUD_READ
@@ -196,6 +197,58 @@ static void test_tables(void **state) {
         service_end(s);
 }
 
+/* ---- huge pages ---- */
+
+#define HUGE_PAGES 4U
+static bool has_huge_pages;
+
+static int teardown_huge(void **state) {
+        if (has_huge_pages)
+                huge_pages_return(HUGE_PAGES);
+        has_huge_pages = false;
+        return harness_teardown(state);
+}
+
+/* The kernel pins a huge page whole, whatever part of it is mapped. */
+static void count_huge(struct job *j) {
+        const struct iommud_memory_options huge = { .size = sizeof huge, .huge_page_size = HUGE_PAGE };
+        struct iommud_memory *memory;
+        struct iommud_error e;
+
+        must(iommud_memory_alloc(j->client, 3 * HUGE_PAGE, &huge, &memory));
+        must(iommud_map(j->domain, JOB_IOVA, memory, 0, PAGE, READ));
+        assert_int_equal(locked(j->client), HUGE_PAGE);
+        must(iommud_map(j->domain, JOB_IOVA + MIB, memory, HUGE_PAGE - PAGE, PAGE, READ));
+        assert_int_equal(locked(j->client), HUGE_PAGE);
+        must(iommud_map(j->domain, JOB_IOVA + 2 * MIB, memory, HUGE_PAGE - PAGE, (uint64_t)2 * PAGE, READ));
+        assert_int_equal(locked(j->client), 2 * HUGE_PAGE);
+        refused(iommud_map(j->domain, JOB_IOVA + 3 * MIB, memory, 2 * HUGE_PAGE, PAGE, READ), EDQUOT,
+                IOMMUD_REASON_QUOTA_EXCEEDED, &e);
+        assert_int_equal(e.asked, HUGE_PAGE);
+        must(iommud_unmap(j->domain, JOB_IOVA, PAGE));
+        assert_int_equal(locked(j->client), 2 * HUGE_PAGE);
+        must(iommud_unmap(j->domain, JOB_IOVA + 2 * MIB, (uint64_t)2 * PAGE));
+        assert_int_equal(locked(j->client), HUGE_PAGE);
+        must(iommud_unmap(j->domain, JOB_IOVA + MIB, PAGE));
+        assert_int_equal(locked(j->client), 0);
+        must(iommud_memory_close(memory));
+}
+
+static void test_huge_pages_count_whole(void **state) {
+        struct service *s;
+        struct job j;
+
+        (void)state;
+        has_huge_pages = huge_pages_take(HUGE_PAGES);
+        if (!has_huge_pages)
+                skip_because("no huge pages of 2 MiB can be reserved (it takes root and a kernel with hugetlb)");
+        s = start_with("locked_bytes = 4M\n");
+        job_begin(&j, s->client, "edu0", PAGE);
+        count_huge(&j);
+        job_end(&j);
+        service_end(s);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_teardown(test_aliases_cost_nothing, harness_teardown),
@@ -204,6 +257,7 @@ int main(void) {
                 cmocka_unit_test_teardown(test_unsealed_memory_is_charged_each_time, harness_teardown),
                 cmocka_unit_test_teardown(test_a_restart_counts_once, harness_teardown),
                 cmocka_unit_test_teardown(test_tables, harness_teardown),
+                cmocka_unit_test_teardown(test_huge_pages_count_whole, teardown_huge),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "lib/edu.h"
+#include "lib/huge_pages.h"
 #include "lib/job.h"
 #include "lib/raw_client.h"
 #include "util/cleanup.h"
@@ -185,42 +186,18 @@ static void test_holes(void **state) {
         end();
 }
 
-/* Adds to the machine's pool of huge pages; false: it has none to give, or does not let us. */
-static bool change_huge_pages(int by) {
-        int before_it = 0, now = 0;
-        FILE *f = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "r+e");
-
-        if (!f || fscanf(f, "%d", &before_it) != 1) {
-                if (f)
-                        (void)fclose(f);
-                return false;
-        }
-        rewind(f);
-        (void)fprintf(f, "%d\n", before_it + by > 0 ? before_it + by : 0);
-        (void)fflush(f);
-        rewind(f);
-        if (fscanf(f, "%d", &now) != 1)
-                now = 0;
-        if (now < before_it + by) {             /* not as many: none, then */
-                rewind(f);
-                (void)fprintf(f, "%d\n", before_it);
-        }
-        (void)fclose(f);
-        return now >= before_it + by;
-}
-
 #define HUGE_PAGES 4
 static bool has_huge_pages;
 
 static int teardown_huge(void **state) {
         if (has_huge_pages)
-                (void)change_huge_pages(-HUGE_PAGES);
+                huge_pages_return(HUGE_PAGES);
         has_huge_pages = false;
         return harness_teardown(state);
 }
 
 static void hugetlb_holes(void) {
-        const uint64_t huge = 2 << 20;
+        const uint64_t huge = HUGE_PAGE;
         struct iommud_memory *m;
         int fd = memfd_create("huge", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB);
         char *p;
@@ -244,7 +221,7 @@ static void hugetlb_holes(void) {
 
 static void test_holes_in_hugetlb(void **state) {
         (void)state;
-        has_huge_pages = change_huge_pages(HUGE_PAGES);
+        has_huge_pages = huge_pages_take(HUGE_PAGES);
         if (!has_huge_pages) {
                 end();
                 skip_because("no huge pages of 2 MiB can be reserved (it takes root and a kernel with hugetlb)");

@@ -1,46 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* link: holder backend util */
+/* link: testlib holder backend util */
 /* Huge pages: their own page size, holes found without SEEK_HOLE (which sees none), seals. */
 #include "test_object_helpers.h"
 
-#define HUGE_PAGE (2ULL << 20)
-#define POOL "/proc/sys/vm/nr_hugepages"
+#include "../lib/huge_pages.h"
 
-static long pool_before = -1;
+#define PAGES 4U
 
-static long pool_size(void) {
-        FILE *f = fopen(POOL, "re");
-        long n = -1;
-
-        if (!f)
-                return -1;
-        if (fscanf(f, "%ld", &n) != 1)
-                n = -1;
-        fclose(f);
-        return n;
-}
-
-static void pool_set(long n) {
-        FILE *f = fopen(POOL, "we");
-
-        if (!f)
-                return;
-        fprintf(f, "%ld", n);
-        fclose(f);
-}
+static bool taken;
 
 static int setup_pool(void **state) {
         (void)state;
-        pool_before = pool_size();
-        if (pool_before >= 0 && pool_before < 4)
-                pool_set(4);
+        taken = huge_pages_take(PAGES);
         return 0;
 }
 
 static int restore_pool(void **state) {
         (void)state;
-        if (pool_before >= 0)
-                pool_set(pool_before);
+        if (taken)
+                huge_pages_return(PAGES);
         return 0;
 }
 
@@ -55,7 +33,7 @@ static int huge_memfd(uint64_t size) {
                         return fd;
                 }
         }
-        print_message("no huge pages of 2 MiB can be had here (%s, %ld in the pool)\n", strerror(errno), pool_size());
+        print_message("no huge pages of 2 MiB can be had here (%s; it takes root)\n", strerror(errno));
         if (fd >= 0)
                 close(fd);
         skip();
