@@ -3,10 +3,11 @@
 
 #include "core/broker_private.h"
 #include "core/change.h"
-#include "core/domain_window.h"
+#include "core/domain_tables.h"
 
-static uint64_t record_bytes(const struct domain *d) {
-        return mapping_record_bytes(d->session->broker->options.backend);
+/* What so many mappings of the IOMMU are charged for their records. */
+static uint64_t records(const struct domain *d, uint64_t n) {
+        return domain_in_containers(d, n * domain_record_bytes(d));
 }
 
 static bool adopt_page(struct domain *d, const struct mapping *m, uint64_t iova) {
@@ -20,7 +21,7 @@ static bool adopt_page(struct domain *d, const struct mapping *m, uint64_t iova)
                 p->memory = m->memory;
                 p->offset = m->offset - (m->range.first - iova);
                 d->kernel_mappings++;
-                d->charged.of[RESOURCE_TABLE_BYTES] += record_bytes(d);
+                d->charged.of[RESOURCE_TABLE_BYTES] += records(d, 1);
         }
         shared_page_count(p, m->access, 1);
         p->access = shared_page_union(p);
@@ -38,7 +39,7 @@ static void release_page(struct domain *d, const struct mapping *m, uint64_t iov
                 return;
         shared_page_remove(&d->pages, p);
         d->kernel_mappings--;
-        d->charged.of[RESOURCE_TABLE_BYTES] -= record_bytes(d);
+        d->charged.of[RESOURCE_TABLE_BYTES] -= records(d, 1);
 }
 
 bool mapping_adopt(struct domain *d, struct mapping *m) {
@@ -55,7 +56,7 @@ bool mapping_adopt(struct domain *d, struct mapping *m) {
         table_pages_commit(&d->tables);
         d->kernel_mappings += mapping_pieces(m);
         charged->of[RESOURCE_MAPPINGS]++;
-        charged->of[RESOURCE_TABLE_BYTES] += tables + mapping_pieces(m) * record_bytes(d);
+        charged->of[RESOURCE_TABLE_BYTES] += domain_in_containers(d, tables) + records(d, mapping_pieces(m));
         return quota_adopt_runs(&d->session->tenant->account, &run, 1, NULL);
 }
 
@@ -68,7 +69,7 @@ void mapping_release(struct domain *d, struct mapping *m) {
                 release_page(d, m, edges[i]);
         d->kernel_mappings -= mapping_pieces(m);
         d->charged.of[RESOURCE_MAPPINGS]--;
-        d->charged.of[RESOURCE_TABLE_BYTES] -= mapping_pieces(m) * record_bytes(d);
+        d->charged.of[RESOURCE_TABLE_BYTES] -= records(d, mapping_pieces(m));
         quota_refund_runs(&d->session->tenant->account, &run, 1, NULL);
         m->memory->mappings--;
         mapping_set_remove(&d->mappings, m);

@@ -9,6 +9,7 @@
 #include "core/broker_private.h"
 #include "core/device.h"
 #include "core/domain.h"
+#include "core/domain_tables.h"
 #include "core/domain_window.h"
 #include "core/holder_link.h"
 #include "core/op.h"
@@ -135,7 +136,7 @@ static void take_away(struct session *s, struct attachment *a) {
         struct refusal ignored;
 
         attachment_remove(s, a);
-        (void)domain_charge_window_tables(d, &ignored);         /* less than before */
+        (void)domain_charge_tables(d, &ignored);         /* less than before */
         quota_refund(&s->tenant->account, &one_device);
 }
 
@@ -211,7 +212,7 @@ static struct op *admit_attach(struct session *s, const void *request, struct an
                 refuse(r, REFUSAL_INTERNAL, "out of memory");
                 return NULL;
         }
-        if (domain_charge_window_tables(d, r) < 0) {
+        if (domain_charge_tables(d, r) < 0) {
                 op_unref(op);
                 take_away(s, a);
                 return NULL;

@@ -48,7 +48,8 @@ struct change {
         struct window *window;
         uint64_t new_pieces, old_pieces;/* mappings of the IOMMU that come and go */
         bool is_charged, tables_pending;
-        uint64_t locked_bytes, table_bytes;     /* that were charged: for the answer */
+        uint64_t locked_bytes;          /* that were charged: for the answer */
+        uint64_t table_bytes;           /* the same, in each container of the domain */
         uint64_t tables;                /* of table_bytes, what is for tables: stays charged with the domain */
 };
 

@@ -5,6 +5,7 @@
 
 #include "core/broker_private.h"
 #include "core/change.h"
+#include "core/domain_tables.h"
 #include "core/domain_window.h"
 #include "core/shared_page.h"
 
@@ -25,10 +26,6 @@ struct locked_run mapping_run(const struct mapping *m) {
                 run.length = end - run.offset;
         }
         return run;
-}
-
-static uint64_t record_bytes(const struct domain *d) {
-        return mapping_record_bytes(d->session->broker->options.backend);
 }
 
 static uint64_t excess(uint64_t a, uint64_t b) {
@@ -77,10 +74,10 @@ static int charge(struct change *c, struct refusal *r) {
         for (size_t i = 0; i < n; i++)
                 runs[i] = mapping_run(c->made[i]);
         amounts.of[RESOURCE_MAPPINGS] = excess(c->n_made, c->n_gone);
-        if (MUL_OVERFLOW(excess(c->new_pieces, c->old_pieces), record_bytes(c->domain), &c->table_bytes) ||
+        if (MUL_OVERFLOW(excess(c->new_pieces, c->old_pieces), domain_record_bytes(c->domain), &c->table_bytes) ||
             ADD_OVERFLOW(c->table_bytes, c->tables, &c->table_bytes))
-                c->table_bytes = UINT64_MAX;    /* refused by any limit, and by the sum if there is none */
-        amounts.of[RESOURCE_TABLE_BYTES] = c->table_bytes;
+                c->table_bytes = UINT64_MAX;
+        amounts.of[RESOURCE_TABLE_BYTES] = domain_in_containers(c->domain, c->table_bytes);
         if (c->n_rests > 0 && quota_reserve_runs(account, c->n_rests, r) < 0)
                 return -1;
         if (quota_charge_runs(account, runs, n, &amounts, &charged, r) < 0) {
@@ -110,8 +107,9 @@ void change_commit(struct change *c) {
 
 static void uncharge(struct change *c) {
         struct quota_account *account = &c->session->tenant->account;
+        uint64_t bytes = c->table_bytes - (c->tables_pending ? 0 : c->tables);
         struct quota_amounts amounts = { .of[RESOURCE_MAPPINGS] = excess(c->n_made, c->n_gone),
-                                         .of[RESOURCE_TABLE_BYTES] = c->table_bytes - (c->tables_pending ? 0 : c->tables) };
+                                         .of[RESOURCE_TABLE_BYTES] = domain_in_containers(c->domain, bytes) };
         struct locked_run runs[REQUEST_BATCH_MAX];
         size_t n = c->n_made - c->n_rests;
 
@@ -168,9 +166,9 @@ static void drop_gone(struct change *c, struct mapping *m, struct mapping **rest
 
 void change_apply(struct change *c, uint64_t *ret_bytes, uint64_t *ret_mappings) {
         struct mapping **rest = c->made + (c->n_made - c->n_rests), **rests_end = c->made + c->n_made;
+        uint64_t records = excess(c->old_pieces, c->new_pieces) * domain_record_bytes(c->domain);
         struct quota_amounts freed = { .of[RESOURCE_MAPPINGS] = excess(c->n_gone, c->n_made),
-                                       .of[RESOURCE_TABLE_BYTES] =
-                                               excess(c->old_pieces, c->new_pieces) * record_bytes(c->domain) };
+                                       .of[RESOURCE_TABLE_BYTES] = domain_in_containers(c->domain, records) };
 
         release_pages(c, true);
         *ret_mappings += c->n_gone;
@@ -202,7 +200,7 @@ void change_apply_gone(struct change *c, size_t n, uint64_t *ret_bytes, uint64_t
                 drop_gone(c, c->gone[i], NULL, 0);
         }
         *ret_mappings += n;
-        freed.of[RESOURCE_TABLE_BYTES] = pieces * record_bytes(c->domain);
+        freed.of[RESOURCE_TABLE_BYTES] = domain_in_containers(c->domain, pieces * domain_record_bytes(c->domain));
         c->domain->kernel_mappings -= pieces;
         c->old_pieces -= pieces;
         domain_uncharge(c->domain, &freed);

@@ -9,6 +9,7 @@
 
 #include "core/broker_private.h"
 #include "core/change.h"
+#include "core/domain_tables.h"
 #include "util/cleanup.h"
 
 struct check {
@@ -67,17 +68,17 @@ static void check_domain(struct domain *d, struct check *c) {
                 return;
         for (struct mapping *m = mapping_set_find(&d->mappings, all); m; m = mapping_set_next(&d->mappings, m))
                 pieces += mapping_pieces(m);
-        records = pieces * mapping_record_bytes(d->session->broker->options.backend);
+        records = pieces * domain_record_bytes(d);
         if (d->charged.of[RESOURCE_MAPPINGS] != d->mappings.count)
                 differs(c, "domain %" PRIu64 " is charged %" PRIu64 " mappings, and has %" PRIu64, d->id,
                         d->charged.of[RESOURCE_MAPPINGS], d->mappings.count);
         if (d->kernel_mappings != pieces)
                 differs(c, "domain %" PRIu64 " counts %" PRIu64 " mappings of the IOMMU, and has %" PRIu64, d->id,
                         d->kernel_mappings, pieces);
-        if (d->charged.of[RESOURCE_TABLE_BYTES] != d->tables.bytes + d->window_tables + records)
-                differs(c, "domain %" PRIu64 " is charged %" PRIu64 " table-bytes; its tables have %" PRIu64
-                        ", those of its windows %" PRIu64 ", its records %" PRIu64, d->id, d->charged.of[RESOURCE_TABLE_BYTES],
-                        d->tables.bytes, d->window_tables, records);
+        if (d->charged.of[RESOURCE_TABLE_BYTES] != domain_in_containers(d, d->tables.bytes + records) + d->window_tables)
+                differs(c, "domain %" PRIu64 " is charged %" PRIu64 " table-bytes; its tables have %" PRIu64 " and its records %" PRIu64
+                        " in each of %" PRIu64 " containers, those of its windows %" PRIu64, d->id,
+                        d->charged.of[RESOURCE_TABLE_BYTES], d->tables.bytes, records, d->containers, d->window_tables);
         check_windows(d, c);
 }
 

@@ -30,6 +30,7 @@ struct domain *domain_add(struct session *s, uint64_t id, const char *label, boo
         d->mappings.windows = &d->windows;
         shared_page_set_init(&d->pages);
         table_pages_init(&d->tables, page_mask_smallest(d->info.page_sizes));
+        d->containers = 1;
         lazy_init(d, lazy);
         HASH_ADD(hh, s->domains, id, sizeof d->id, d);
         return d;

@@ -18,18 +18,10 @@ struct window *domain_default_window(const struct domain *d);  /* NULL: it was r
 /* The page size at an address: of the window there, or else the smallest of the domain. */
 uint64_t domain_page_at(const struct domain *d, uint64_t iova);
 
-/* Does a mapping there need tables besides that of its window? */
-bool domain_maps_need_tables(const struct domain *d, uint64_t iova);
-
-/* Windows and devices have come or gone: the tables of the windows, in each of the domain's containers, are charged to what
- * they are now. Refused, and nothing has changed, when that is more than the tenant may have. */
-int domain_charge_window_tables(struct domain *d, struct refusal *r);
-/* Recovery: takes over what there is; the account follows with everything else of the session. */
-void domain_adopt_window_tables(struct domain *d);
-
 /* How many created windows it is charged for: all but the default one. */
 void domain_refund_windows(struct domain *d, uint64_t n);
 int domain_charge_window(struct domain *d, struct refusal *r);
+void domain_adopt_windows(struct domain *d);    /* recovery: the account follows with everything else of the session */
 
 /* A device has come or gone, and with it other constraints: the default window follows. */
 void domain_windows_follow(struct domain *d);

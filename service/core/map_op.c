@@ -6,6 +6,7 @@
 #include "core/broker_private.h"
 #include "core/change.h"
 #include "core/domain.h"
+#include "core/domain_tables.h"
 #include "core/domain_window.h"
 #include "core/map_check.h"
 #include "core/op.h"
@@ -213,7 +214,7 @@ static struct op *admit_map(struct session *s, const void *request, struct answe
         if (admit_elements(c, req, ret->iova, r) == 0) {
                 ret->mappings = c->n_made;
                 ret->locked_bytes = c->locked_bytes;
-                ret->table_bytes = c->table_bytes;
+                ret->table_bytes = domain_in_containers(c->domain, c->table_bytes);
                 op = req->dry_run ? NULL : op_for_map(c, r);
         }
         if (!op) {

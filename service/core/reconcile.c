@@ -11,6 +11,7 @@
 #include "core/broker_private.h"
 #include "core/device.h"
 #include "core/domain.h"
+#include "core/domain_tables.h"
 #include "core/holder_link.h"
 #include "core/op.h"
 #include "core/reconcile_private.h"
@@ -362,6 +363,8 @@ void reconcile_session(struct session *s) {
         reconcile_open_changes(s, s->recovery);
         reconcile_domains(s, s->recovery, &s->recovery->differs);
         reconcile_attachments(s, s->recovery, &s->recovery->differs);
+        for (struct domain *d = s->domains; d; d = d->hh.next)
+                domain_adopt_tables(d);
         reconcile_memories(s, s->recovery, &s->recovery->differs);
         undo_unexplained(s, s->recovery, &s->recovery->differs);
         remove_unknown_windows(s, s->recovery);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/broker_private.h"
+#include "core/domain_tables.h"
 #include "core/domain_window.h"
 #include "core/holder_link.h"
 #include "core/reconcile_private.h"
@@ -177,7 +178,8 @@ void reconcile_windows(struct session *s, struct domain *d, struct recovery *rec
                 compare(s, d, rec, differs);
         for (size_t i = 0; i < d->windows.n; i++)
                 d->windows.of[i]->state = LEDGER_LIVE;
-        domain_adopt_window_tables(d);
+        domain_adopt_tables(d);
+        domain_adopt_windows(d);
 }
 
 /* After everything that was mapped there without a row has been told to go. */

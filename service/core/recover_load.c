@@ -8,6 +8,7 @@
 #include "core/broker_private.h"
 #include "core/device.h"
 #include "core/domain.h"
+#include "core/domain_tables.h"
 #include "core/domain_window.h"
 #include "core/holder_start.h"
 #include "core/op.h"
@@ -89,7 +90,8 @@ static int load_domain(const struct ledger_domain *row, void *arg) {
         if (ledger_attachments(l->broker->ledger, row->id, load_attachment, l, l->r) != 0 ||
             ledger_windows(l->broker->ledger, row->id, load_window, l, l->r) != 0)
                 return -1;
-        domain_adopt_window_tables(l->domain);
+        domain_adopt_tables(l->domain);
+        domain_adopt_windows(l->domain);
         return ledger_mappings(l->broker->ledger, row->id, load_mapping, l, l->r) != 0 ? -1 : 0;
 }
 

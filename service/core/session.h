@@ -67,6 +67,7 @@ struct domain {
         struct container_info info;
         struct window_set windows;
         bool resetting;                 /* its windows are about to be what they were in the beginning */
+        uint64_t containers;            /* for so many its tables are charged; 1 or more */
         uint64_t window_tables;         /* of charged: the tables of the windows themselves */
         struct mapping_set mappings;
         struct shared_page_set pages;

@@ -5,6 +5,7 @@
 
 #include "core/broker_private.h"
 #include "core/domain.h"
+#include "core/domain_tables.h"
 #include "core/domain_window.h"
 #include "core/op.h"
 #include "core/revocation.h"
@@ -48,7 +49,7 @@ static void withdraw(struct domain *d, struct window *w) {
 
         window_set_remove(&d->windows, w);
         domain_refund_windows(d, 1);
-        (void)domain_charge_window_tables(d, &ignored);         /* less than before */
+        (void)domain_charge_tables(d, &ignored);         /* less than before */
 }
 
 /* The IOMMU says where it is; its holder might say anything (DESIGN, section 4, Trust). */
@@ -146,7 +147,7 @@ static struct window *reserve(struct domain *d, const struct window_rules *rules
                 window_set_remove(&d->windows, w);
                 return NULL;
         }
-        if (domain_charge_window_tables(d, r) < 0) {
+        if (domain_charge_tables(d, r) < 0) {
                 withdraw(d, w);
                 return NULL;
         }

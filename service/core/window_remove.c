@@ -7,6 +7,7 @@
 #include "core/change.h"
 #include "core/change_private.h"
 #include "core/domain.h"
+#include "core/domain_tables.h"
 #include "core/domain_window.h"
 #include "core/op.h"
 #include "core/window_request.h"
@@ -123,7 +124,7 @@ static void drop_windows(struct domain *d, struct window *only) {
                 window_set_remove(&d->windows, w);
         }
         domain_refund_windows(d, created);
-        (void)domain_charge_window_tables(d, &ignored);         /* less than before */
+        (void)domain_charge_tables(d, &ignored);         /* less than before */
 }
 
 static void finish(struct op *op, struct link_result *result, int *fd) {

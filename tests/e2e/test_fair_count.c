@@ -22,7 +22,7 @@ static struct service *start_with(const char *quotas) {
 
         (void)snprintf(tenants, sizeof tenants, "[tenant me]\nrule = uid:%u\n%s[tenant other]\nown_socket = yes\n", getuid(),
                        quotas);
-        return service_start(&(struct service_options){ .tenants = tenants, .soft = "devices = edu0\ndma_delay_us = 1\n" });
+        return service_start(&(struct service_options){ .tenants = tenants, .soft = "devices = edu0 edu1 edu2\ndma_delay_us = 1\n" });
 }
 
 static uint64_t locked(struct iommud_client *c) {
@@ -197,6 +197,44 @@ static void test_tables(void **state) {
         service_end(s);
 }
 
+/* Each IOMMU group with a device in the domain has tables of its own, and records. */
+static void test_tables_in_each_container(void **state) {
+        struct service *s = start_with("table_bytes = 64K\n");
+        struct iommud_attachment *first, *second, *third;
+        struct iommud_error e;
+        uint64_t one;
+        struct job j;
+
+        (void)state;
+        job_begin(&j, s->client, NULL, PAGE);
+        must(iommud_map(j.domain, JOB_IOVA, j.memory, 0, PAGE, READ));
+        one = job_used(j.client, IOMMUD_RESOURCE_TABLE_BYTES);
+        must(iommud_device_attach(j.domain, "edu0", &first));
+        assert_int_equal(job_used(j.client, IOMMUD_RESOURCE_TABLE_BYTES), one);         /* was paid for before */
+        must(iommud_device_attach(j.domain, "edu1", &second));
+        assert_int_equal(job_used(j.client, IOMMUD_RESOURCE_TABLE_BYTES), 2 * one);
+        must(iommud_map(j.domain, JOB_IOVA + PAGE, j.memory, 0, PAGE, READ));           /* another record, in both */
+        assert_in_range(job_used(j.client, IOMMUD_RESOURCE_TABLE_BYTES) - 2 * one, 2 * 64, 2 * 512);
+        must(iommud_unmap(j.domain, JOB_IOVA + PAGE, PAGE));
+        assert_int_equal(job_used(j.client, IOMMUD_RESOURCE_TABLE_BYTES), 2 * one);
+        service_kill(s);
+        service_launch(s);
+        service_wait_recovered(s);
+        assert_int_equal(job_used(j.client, IOMMUD_RESOURCE_TABLE_BYTES), 2 * one);
+        service_assert_ledger(s);
+        must(iommud_device_detach(first));
+        assert_int_equal(job_used(j.client, IOMMUD_RESOURCE_TABLE_BYTES), one);
+        must(iommud_device_attach(j.domain, "edu0", &first));
+        for (uint64_t i = 1; job_used(j.client, IOMMUD_RESOURCE_TABLE_BYTES) <= 48 << 10; i++)
+                must(iommud_map(j.domain, JOB_IOVA + i * 2 * MIB, j.memory, 0, PAGE, READ));
+        refused(iommud_device_attach(j.domain, "edu2", &third), EDQUOT, IOMMUD_REASON_QUOTA_EXCEEDED, &e);
+        assert_int_equal(e.resource, IOMMUD_RESOURCE_TABLE_BYTES);
+        assert_int_equal(e.asked, e.used / 2);
+        must(iommud_unmap_all(j.domain, NULL));
+        job_end(&j);
+        service_end(s);
+}
+
 /* ---- huge pages ---- */
 
 #define HUGE_PAGES 4U
@@ -257,6 +295,7 @@ int main(void) {
                 cmocka_unit_test_teardown(test_unsealed_memory_is_charged_each_time, harness_teardown),
                 cmocka_unit_test_teardown(test_a_restart_counts_once, harness_teardown),
                 cmocka_unit_test_teardown(test_tables, harness_teardown),
+                cmocka_unit_test_teardown(test_tables_in_each_container, harness_teardown),
                 cmocka_unit_test_teardown(test_huge_pages_count_whole, teardown_huge),
         };
 
