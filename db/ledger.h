@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "util/iova.h"
 #include "util/refusal.h"
 
 /*
@@ -241,6 +242,8 @@ int ledger_attachment_put(struct ledger *l, const struct ledger_attachment *a, s
 int ledger_attachment_delete(struct ledger *l, uint64_t id, struct refusal *r);
 int ledger_window_put(struct ledger *l, const struct ledger_window *w, struct refusal *r);
 int ledger_window_delete(struct ledger *l, uint64_t id, struct refusal *r);
+/* [txn] A range whose mapping made the kernel allocate page tables, which it keeps as long as the domain lives. */
+int ledger_touched_put(struct ledger *l, uint64_t domain, struct iova_range range, struct refusal *r);
 /* Recovery: rows of a domain replaced by what the holder says it applied, or removed one range at a time. */
 int ledger_mapping_delete(struct ledger *l, uint64_t domain, uint64_t iova, struct refusal *r);
 
@@ -253,6 +256,8 @@ int ledger_memories(struct ledger *l, uint64_t session, int (*each)(const struct
 int ledger_attachments(struct ledger *l, uint64_t domain, int (*each)(const struct ledger_attachment *a, void *arg),
                        void *arg, struct refusal *r);
 int ledger_windows(struct ledger *l, uint64_t domain, int (*each)(const struct ledger_window *w, void *arg), void *arg,
+                   struct refusal *r);
+int ledger_touched(struct ledger *l, uint64_t domain, int (*each)(struct iova_range range, void *arg), void *arg,
                    struct refusal *r);
 int ledger_mappings(struct ledger *l, uint64_t domain, int (*each)(const struct ledger_mapping *m, void *arg), void *arg,
                     struct refusal *r);

@@ -146,6 +146,25 @@ int ledger_windows(struct ledger *l, uint64_t domain, int (*each)(const struct l
         return k;
 }
 
+int ledger_touched(struct ledger *l, uint64_t domain, int (*each)(struct iova_range range, void *arg), void *arg,
+                   struct refusal *r) {
+        struct stmt q = db_stmt(&l->state, STMT_TOUCHED);
+        int k;
+
+        if (walk_begin(&q, r) < 0)
+                return -1;
+        stmt_bits(&q, 1, domain);
+        while ((k = stmt_next(&q, r)) > 0) {
+                struct iova_range range = { address_decode(stmt_get_int64(&q, 0)), address_decode(stmt_get_int64(&q, 1)) };
+
+                k = each(range, arg);
+                if (k != 0)
+                        break;
+        }
+        stmt_end(&q);
+        return k;
+}
+
 int ledger_mappings(struct ledger *l, uint64_t domain, int (*each)(const struct ledger_mapping *m, void *arg),
                     void *arg, struct refusal *r) {
         struct stmt q = db_stmt(&l->state, STMT_MAPPINGS);

@@ -71,6 +71,7 @@
                       "page_shift = excluded.page_shift, levels = excluded.levels, quota = excluded.quota, "           \
                       "table_bytes = excluded.table_bytes, is_default = excluded.is_default, "                         \
                       "state = excluded.state")                                                                        \
+        X(TOUCHED_PUT, "INSERT OR IGNORE INTO touched VALUES (?1, ?2, ?3)")                                            \
         X(SESSION_DELETE, "DELETE FROM session WHERE id = ?1")                                                         \
         X(DOMAIN_DELETE, "DELETE FROM domain WHERE id = ?1")                                                           \
         X(MEMORY_DELETE, "DELETE FROM memory WHERE id = ?1")                                                           \
@@ -108,6 +109,7 @@
         X(ATTACHMENTS, "SELECT id, device, group_id, backend, state FROM attachment WHERE domain = ?1 ORDER BY id")    \
         X(WINDOWS, "SELECT id, start, size, page_shift, levels, quota, table_bytes, is_default, state FROM window "    \
                    "WHERE domain = ?1 ORDER BY id")                                                                    \
+        X(TOUCHED, "SELECT first, last FROM touched WHERE domain = ?1 ORDER BY first, last")                           \
         X(MAPPINGS, "SELECT iova, last, memory, offset, access, op, chunk_shift, page_shift FROM mapping "             \
                     "WHERE domain = ?1 ORDER BY iova")                                                                 \
         X(OPS, "SELECT id, object, kind, key, request_hash, settled, answer, effect, "                                 \

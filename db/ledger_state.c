@@ -86,7 +86,7 @@ int ledger_state_reset(struct ledger *l, struct refusal *r) {
         if (ledger_begin(l, r) < 0)
                 return -1;
         (void)snprintf(sql, sizeof sql,
-                       "DELETE FROM mapping; DELETE FROM op; DELETE FROM attachment; DELETE FROM window; "
+                       "DELETE FROM mapping; DELETE FROM op; DELETE FROM attachment; DELETE FROM window; DELETE FROM touched; "
                        "DELETE FROM domain; "
                        "UPDATE memory SET mapped = 0; DELETE FROM memory; DELETE FROM session; "
                        "INSERT INTO boot VALUES (1, '%s') ON CONFLICT (one) DO UPDATE SET boot_id = excluded.boot_id",
@@ -181,6 +181,17 @@ int ledger_window_put(struct ledger *l, const struct ledger_window *w, struct re
         stmt_bits(&q, 8, w->table_bytes);
         stmt_int64(&q, 9, w->is_default);
         stmt_int64(&q, 10, w->state);
+        return stmt_run(&q, NULL, r);
+}
+
+int ledger_touched_put(struct ledger *l, uint64_t domain, struct iova_range range, struct refusal *r) {
+        _cleanup_stmt_ struct stmt q = db_stmt(&l->state, STMT_TOUCHED_PUT);
+
+        if (state_in_transaction(l, r) < 0)
+                return -1;
+        stmt_bits(&q, 1, domain);
+        stmt_int64(&q, 2, address_encode(range.first));
+        stmt_int64(&q, 3, address_encode(range.last));
         return stmt_run(&q, NULL, r);
 }
 

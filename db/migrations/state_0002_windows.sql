@@ -59,3 +59,12 @@ INSERT INTO op_2 (id, session, object, kind, key, request_hash, settled, answer,
         SELECT id, session, object, kind, key, request_hash, settled, answer, ranges FROM op;
 DROP TABLE op;
 ALTER TABLE op_2 RENAME TO op;
+
+-- What made the kernel allocate page tables: it keeps them until the domain goes, whatever is unmapped, and so does the charge.
+-- A row for a mapping that needed one more; stored as mapping.iova is.
+CREATE TABLE touched (
+        domain INTEGER NOT NULL REFERENCES domain (id) ON DELETE CASCADE,
+        first  INTEGER NOT NULL,
+        last   INTEGER NOT NULL CONSTRAINT touched_ascends CHECK (last >= first),
+        PRIMARY KEY (domain, first, last)
+) STRICT, WITHOUT ROWID;

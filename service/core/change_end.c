@@ -61,6 +61,7 @@ static int add_tables(struct change *c, struct refusal *r) {
                 if (!table_pages_add(&c->domain->tables, mapping_seen(c->made[i]), &bytes) ||
                     ADD_OVERFLOW(c->tables, bytes, &c->tables))
                         return refuse(r, REFUSAL_INTERNAL, "out of memory");
+                c->made[i]->touches = bytes > 0;
         }
         return 0;
 }

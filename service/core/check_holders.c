@@ -119,6 +119,7 @@ static void compare(struct session *s, struct finding *f) {
 
 /* 1: compared; 0: it changed meanwhile, or there is nothing to compare. */
 static int check_one(struct session *s, struct finding *f) {
+        uint64_t mappings = 0;
         int result = 0;
         struct refusal r;
         unsigned before;
@@ -129,6 +130,9 @@ static int check_one(struct session *s, struct finding *f) {
         s->check = recovery_new();
         if (!s->check)
                 return 0;
+        for (struct domain *d = s->domains; d; d = d->hh.next)
+                mappings += d->mappings.count;
+        recovery_allow(s->check, mappings);
         s->check->dump_seq = ledger_next_id(s->broker->ledger);
         before = s->mutations;
         if (fetch_dump(s) && s->mutations == before && s->stage == SESSION_LIVE) {

@@ -79,3 +79,15 @@ void domain_adopt_tables(struct domain *d) {
         d->window_tables = windows;
         d->containers = containers;
 }
+
+bool domain_adopt_touched(struct domain *d, struct iova_range range) {
+        uint64_t bytes = 0;
+
+        if (!table_pages_add(&d->tables, range, &bytes)) {
+                table_pages_rollback(&d->tables);
+                return false;
+        }
+        table_pages_commit(&d->tables);
+        d->charged.of[RESOURCE_TABLE_BYTES] += domain_in_containers(d, bytes);
+        return true;
+}

@@ -23,3 +23,5 @@ uint64_t domain_in_containers(const struct domain *d, uint64_t bytes);
 int domain_charge_tables(struct domain *d, struct refusal *r);
 /* Recovery: takes over what there is; the account follows with everything else of the session. */
 void domain_adopt_tables(struct domain *d);
+/* ... and what was touched in a former life of the service. False: out of memory. */
+bool domain_adopt_touched(struct domain *d, struct iova_range range);

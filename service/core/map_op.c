@@ -39,6 +39,15 @@ static void finish_map(struct op *op, struct link_result *result, int *fd) {
         change_free(c);
 }
 
+/* First, and not undone with the intent: a row too many costs a table after a restart, one too few would give away what the
+ * kernel keeps. */
+static int write_touched(const struct change *c, struct ledger *ledger, struct refusal *r) {
+        for (size_t i = 0; c->tables > 0 && i < c->n_made - c->n_rests; i++)
+                if (c->made[i]->touches && ledger_touched_put(ledger, c->domain->id, mapping_seen(c->made[i]), r) < 0)
+                        return -1;
+        return 0;
+}
+
 /* The rows are what the client asked for; the holder hears of whole pages. */
 static int write_map_intent(struct op *op, struct ledger *ledger, struct refusal *r) {
         const struct change *c = op->of.change.change;
@@ -49,7 +58,7 @@ static int write_map_intent(struct op *op, struct ledger *ledger, struct refusal
         /* All of the answer is known by now, and what it cost could not be told any more after a crash. */
         if (op->row.has_key)
                 op_answer_store(&op->row, &op->answer, NULL);
-        return ledger_map_intend(ledger, &op->row, rows, c->n_made, r);
+        return write_touched(c, ledger, r) < 0 ? -1 : ledger_map_intend(ledger, &op->row, rows, c->n_made, r);
 }
 
 /* ---- elements ---- */

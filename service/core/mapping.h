@@ -33,6 +33,7 @@ struct mapping {
         enum mapping_state state;
         uint8_t chunk_shift;            /* may be cut at multiples of 2^n bytes from its beginning; 0: nowhere */
         uint8_t page_shift;             /* not 0: it exposes the IOMMU pages of 2^n bytes that it touches */
+        bool touches;                   /* it needs page tables that its domain did not have */
         struct change *by;              /* the request that is about to unmap it, while it is being admitted */
         struct mapping *next_free;
 };

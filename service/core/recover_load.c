@@ -69,6 +69,12 @@ static int load_attachment(const struct ledger_attachment *row, void *arg) {
         return attachment_add(l->session, l->domain, row->id, row->device, row->group, row->state) ? 0 : out_of_memory(l);
 }
 
+static int load_touched(struct iova_range range, void *arg) {
+        struct load *l = arg;
+
+        return domain_adopt_touched(l->domain, range) ? 0 : out_of_memory(l);
+}
+
 /* One that is on its way has no place until it is known whether it is there; a default window that a reset brings back would lie
  * where others are. */
 static int load_window(const struct ledger_window *row, void *arg) {
@@ -92,6 +98,8 @@ static int load_domain(const struct ledger_domain *row, void *arg) {
                 return -1;
         domain_adopt_tables(l->domain);
         domain_adopt_windows(l->domain);
+        if (ledger_touched(l->broker->ledger, row->id, load_touched, l, l->r) != 0)
+                return -1;
         return ledger_mappings(l->broker->ledger, row->id, load_mapping, l, l->r) != 0 ? -1 : 0;
 }
 
@@ -183,6 +191,7 @@ static int load_session(const struct ledger_session *row, void *arg) {
         loaded = ledger_memories(b->ledger, s->id, load_memory, l, l->r) == 0 &&
                  ledger_domains(b->ledger, s->id, load_domain, l, l->r) == 0 &&
                  ledger_ops(b->ledger, s->id, load_op, l, l->r) == 0;
+        recovery_allow(s->recovery, s->recovery->n_rows);
         session_charges(s, &charges);   /* also of a half: the stop that follows gives it back */
         if (!quota_adopt(&t->account, &charges))
                 return refuse(l->r, REFUSAL_LEDGER_UNAVAILABLE, "the charges of session %" PRIu64 " pass 2^64", s->id);

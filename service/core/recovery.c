@@ -8,6 +8,10 @@
 
 #include "core/recover.h"
 
+/* Of a mapping that shares pages the holder has three; operations that are open may leave as many more. */
+#define TOLD_PER_MAPPING 4U
+#define TOLD_BESIDES 65536U     /* all else: memory, domains, attachments, windows, rests of what is being cut */
+
 /* One more element at the end of an array of struct recovery; NULL: out of memory. */
 #define APPEND(r, name) ((typeof((r)->name))append((void **)&(r)->name, &(r)->n_##name, &(r)->room_##name, sizeof *(r)->name))
 
@@ -29,7 +33,15 @@ static void *append(void **array, size_t *n, size_t *room, size_t size) {
 }
 
 struct recovery *recovery_new(void) {
-        return calloc(1, sizeof(struct recovery));
+        struct recovery *r = calloc(1, sizeof *r);
+
+        if (r)
+                recovery_allow(r, 0);
+        return r;
+}
+
+void recovery_allow(struct recovery *r, uint64_t mappings) {
+        r->told_max = mappings * TOLD_PER_MAPPING + TOLD_BESIDES;
 }
 
 struct recovery *recovery_free(struct recovery *r) {
@@ -45,6 +57,7 @@ struct recovery *recovery_free(struct recovery *r) {
         free(r->domains);
         free(r->attachments);
         free(r->mappings);
+        free(r->windows);
         free(r->lost);
         free(r);
         return NULL;
@@ -120,6 +133,10 @@ int recovery_note_message(struct recovery *r, const struct link_header *h, size_
         struct dumped_domain *d;
         struct dumped_window *w;
 
+        /* A holder may have been taken over: its account is no longer than what it can have. */
+        r->told += h->type == LINK_DUMP_MAPPINGS ? h->count : 1;
+        if (r->told > r->told_max)
+                return -1;
         switch (h->type) {
         case LINK_DUMP_MEMORY:
                 if (!(m = APPEND(r, memories)))

@@ -71,9 +71,12 @@ struct recovery {
         RECOVERY_ARRAY(struct dumped_window, windows);
         RECOVERY_ARRAY(struct lost_object, lost);
         bool out_of_memory;             /* something could not be noted */
+        uint64_t told, told_max;        /* elements of the dump */
 };
 
 struct recovery *recovery_new(void);
+/* How many mappings the ledger has: a holder that tells of very many more makes no sense. */
+void recovery_allow(struct recovery *r, uint64_t mappings);
 int recovery_note_mapping(struct recovery *r, const struct ledger_mapping *row);
 int recovery_note_op(struct recovery *r, const struct ledger_op *row, const struct ledger_op_parts *parts);
 

@@ -190,6 +190,11 @@ static void test_tables(void **state) {
         assert_int_equal(e.limit, 256 << 10);
         assert_true(e.used + e.asked > e.limit);
         assert_int_equal(locked(j.client), 0);
+        service_kill(s);                        /* the kernel keeps them, and so does the next service */
+        service_launch(s);
+        service_wait_recovered(s);
+        assert_int_equal(job_used(j.client, IOMMUD_RESOURCE_TABLE_BYTES), e.used);
+        service_assert_ledger(s);
         must(iommud_map(j.domain, 0, j.memory, 0, PAGE, READ));         /* where there is a table already */
         must(iommud_domain_destroy(j.domain));
         assert_int_equal(job_used(j.client, IOMMUD_RESOURCE_TABLE_BYTES), 0);

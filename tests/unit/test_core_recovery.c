@@ -404,6 +404,29 @@ static void a_wrong_secret_is_nobodys_holder(void **state) {
         EVENTUALLY(is_back(s.h));
 }
 
+/* One that was taken over could fill the service's memory with its account. */
+static void a_holder_that_tells_without_end_is_ended(void **state) {
+        struct scene s = scene();
+        struct {
+                struct link_header header;
+                struct link_map_entry mappings[LINK_BATCH_MAX];
+        } *m = calloc(1, sizeof *m);
+
+        (void)state;
+        core.options.recover_seconds = 600;
+        crash(s.h);
+        core_start();
+        come_back(s.h);
+        m->header = (struct link_header){ .version = LINK_VERSION, .type = LINK_DUMP_MAPPINGS, .domain = s.account.domain,
+                                          .count = LINK_BATCH_MAX };
+        for (unsigned i = 0; i < 1000; i++)
+                if (fdmsg_send(s.h->link, m, sizeof *m, NULL, 0, MSG_NOSIGNAL) < 0)
+                        break;
+        free(m);
+        EVENTUALLY(charged("alpha", RESOURCE_SESSIONS) == 0);
+        assert_false(child_is_alive(s.h));
+}
+
 static bool is_closed(int fd) {
         struct pollfd p = { .fd = fd };
 
@@ -503,6 +526,7 @@ int main(void) {
                 T(what_the_holder_lost_leaves_no_row),
                 T(a_domain_that_the_holder_lost_leaves_no_row),
                 T(a_wrong_secret_is_nobodys_holder),
+                T(a_holder_that_tells_without_end_is_ended),
                 T(who_does_not_greet_holds_up_nobody),
                 T(a_token_waits_for_its_holder),
                 T(a_holder_that_does_not_come_back_is_ended),

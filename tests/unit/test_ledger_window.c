@@ -240,6 +240,39 @@ static void test_lazy_domains(void **state) {
         assert_int_equal(lazy, 0xa);            /* 1, then not, lazy, not */
 }
 
+/* ---- what made the kernel allocate tables ---- */
+
+static int count_touched(struct iova_range range, void *arg) {
+        struct iova_range *last = arg;
+
+        *last = range;
+        return range.first > range.last;
+}
+
+static void touch(uint64_t domain, uint64_t first, uint64_t last) {
+        OK(ledger_begin(l, &r));
+        OK(ledger_touched_put(l, domain, (struct iova_range){ first, last }, &r));
+        OK(ledger_commit(l, &r));
+}
+
+/* Of each range once, up to the last address; gone with its domain. */
+static void test_touched(void **state) {
+        struct iova_range last = { 0 };
+
+        (void)state;
+        touch(o.domain, UINT64_MAX - 4095, UINT64_MAX);
+        touch(o.domain, 0, 4095);
+        touch(o.domain, 0, 4095);
+        assert_int_equal(raw_number("state.db", "SELECT count(*) FROM touched"), 2);
+        OK(ledger_touched(l, o.domain, count_touched, &last, &r));
+        assert_int_equal(last.first, UINT64_MAX - 4095);
+        assert_int_equal(last.last, UINT64_MAX);
+        OK(ledger_begin(l, &r));
+        OK(ledger_domain_delete(l, o.domain, &r));
+        OK(ledger_commit(l, &r));
+        assert_int_equal(raw_number("state.db", "SELECT count(*) FROM touched"), 0);
+}
+
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_one, close_one)
         const struct CMUnitTest tests[] = {
@@ -251,6 +284,7 @@ int main(void) {
                 TEST(test_ends),
                 TEST(test_constraints),
                 TEST(test_lazy_domains),
+                TEST(test_touched),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
