@@ -52,7 +52,7 @@ for name in "${names[@]}"; do
                 printf '  ok    %-44s %3d\n' "$name" "$p"
         else
                 printf '  FAIL  %-44s %3d of %d, exit %s\n' "$name" "$f" $((p + f)) "$status"
-                sed 's/^/        /' "$log" | grep -v '\[ RUN \|\[       OK ' | tail -40
+                sed 's/^/        /' "$log" | { grep -v '\[ RUN \|\[       OK ' || true; } | tail -40
         fi
         grep -h 'skipped:' "$log" | sed 's/^/        /' || true
 done
