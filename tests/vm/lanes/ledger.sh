@@ -59,6 +59,11 @@ at_least() { # WHAT A B: A >= B
   if [ "$2" -ge "$3" ]; then ok "$1 ($2 >= $3)"; else fail "$1 ($2 is less than $3)"; fi
 }
 
+# soon WHAT SECONDS COMMAND...: as check() of eventually(), for a COMMAND that sets variables.
+soon() {
+  if eventually "${@:2}"; then ok "$1"; else fail "$1 (still not so after $2 s)"; fi
+}
+
 # loop_goes_on NAME N: N more rounds, of two transfers each.
 loop_goes_on() {
   local name=$1 upto
@@ -290,44 +295,50 @@ section_tables() {
 }
 
 # --- whose memory it is -----------------------------------------------------------------------------------------------------
+#
+# What the kernel says of shared memory, which is what tenants bring: in memory.stat whom it is charged to, in a process's smaps
+# how much of one object is in swap. Both are exact, but for pages that each processor counts in advance, and for memory.stat,
+# which is up to two seconds old. memory.current and memory.swap.current have much else in them that comes and goes.
 
-# A slice without a process is not there.
-mib_of() {
-  local bytes=0
-  [ ! -e "/sys/fs/cgroup/$1" ] || bytes=$(cat "/sys/fs/cgroup/$1/memory.current")
-  echo $((bytes / mib))
+# KiB; a slice without a process is not there.
+shmem_of() { if [ -e "/sys/fs/cgroup/$1" ]; then stat_of "/sys/fs/cgroup/$1" shmem; else echo 0; fi; }
+their_shmem() { shmem=("$(shmem_of lane-alice)" "$(shmem_of system.slice/iommud.service)" "$(shmem_of iommud-holders.slice)"); }
+# From here on.
+memory_begins() {
+  their_shmem
+  shmem_before=("${shmem[@]}")
 }
-# memory_is WHAT MIB: her cgroup has so much more than before, those of the service have not.
+# memory_is WHAT KIB: so much more is charged to her cgroup, and none of it to the service's or to its holders' slice. Those write
+# to files of a tmpfs, too, but never that much.
 memory_is() {
-  local hers service holders
-  hers=$(($(mib_of lane-alice) - her_before))
-  service=$(($(mib_of system.slice/iommud.service) - service_before))
-  holders=$(($(mib_of iommud-holders.slice) - holders_before))
-  echo "    more than before: hers $hers MiB, the service's $service, its holders' slice $holders"
-  at_least "$1: her cgroup" $((hers + 4)) "$2"
-  at_least "$1: and no more" $(($2 + 8)) "$hers"
-  at_least "$1: not the service's" 6 "$service"
-  at_least "$1: not its holders'" 6 "$holders"
+  soon "$1: her cgroup has all of it and no more" 20 her_memory_is "$2"
+  echo "    more than before: hers ${more[0]} KiB of $2, the service's ${more[1]}, its holders' slice ${more[2]}"
+  at_least "$1: not the service's, KiB" $((n * 1024 / 8)) "${more[1]}"
+  at_least "$1: not its holders', KiB" $((n * 1024 / 8)) "${more[2]}"
+}
+her_memory_is() { # KIB
+  local i
+  their_shmem
+  for i in 0 1 2; do more[i]=$((shmem[i] - shmem_before[i])); done
+  [ "${more[0]}" -ge $(($1 - 1024)) ] && [ "${more[0]}" -le $(($1 + 1024)) ]
 }
 
 section_memory() {
-  local n=32 her_before service_before holders_before holder
+  local n=32 holder shmem shmem_before more
   expect "a domain" a "ok 2 " domain
   insist "a device" a "ok 2 " attach 2 "$dev"
   expect "a page is mapped" a ok map 2 $page 0 0 $page $both
   holder=$(only_holder)
   check "her holder is in her cgroup" grep -qx 0::/lane-alice "/proc/$holder/cgroup"
-  her_before=$(mib_of lane-alice) service_before=$(mib_of system.slice/iommud.service)
-  holders_before=$(mib_of iommud-holders.slice)
+  memory_begins
   expect "memory that nobody touched is refused" a "err 14 $holes" import $((n * mib))
   memory_is "refused" 0
   expect "unless the holder may populate it" a "ok 1 " import $((n * mib)) populate
-  memory_is "populated" $n
+  memory_is "populated" $((n * 1024))
   expect "it is mapped" a ok map 2 $((0x10000000)) 1 0 $((n * mib)) $both
-  memory_is "mapped" $n
+  memory_is "mapped" $((n * 1024))
   expect "unmapped" a ok unmap 2 $((0x10000000)) $((n * mib))
   expect "and let go" a ok memory-close 1
-  eventually 20 has_let_go 0 || true
   memory_is "let go" 0
   if swap_on; then
     section_swap
@@ -339,8 +350,6 @@ section_memory() {
   check "her cgroup can be removed" rmdir $cgroup
 }
 
-has_let_go() { [ "$(mib_of lane-alice)" -le $((her_before + $1 + 4)) ]; }
-
 # A swap file cannot be on tmpfs, and the guest has no disk: a RAM disk of Debian's kernel.
 swap_on() {
   swap_missing="no brd module"
@@ -349,22 +358,45 @@ swap_on() {
   eventually 10 test -b /dev/ram0 && mkswap -q /dev/ram0 >/dev/null 2>&1 && swapon /dev/ram0
 }
 
-swapped_mib() { echo $(($(cat /sys/fs/cgroup/lane-alice/memory.swap.current) / mib)); }
+# swapped: KiB of the object of $n MiB, which she has mapped, that are in swap; -1: it is not there.
+swapped() {
+  awk -v size=$((n * 1024)) '
+    /^[0-9a-f]+-/ { ours = $6 ~ /^\/memfd:iommud/ }
+    ours && $1 == "Size:" { ours = $2 == size }
+    ours && $1 == "Swap:" { kib = $2; found = 1 }
+    END { print found ? kib : -1 }' "/proc/$(agent_pid a)/smaps"
+}
+# The kernel takes what it likes, of all that is hers, and says EAGAIN when it has found less.
+reclaim() { { echo $((2 * n * mib)) >/sys/fs/cgroup/lane-alice/memory.reclaim; } 2>/dev/null || true; }
+most_is_swapped() {
+  reclaim
+  in_swap=$(swapped)
+  [ "$in_swap" -ge $((n * 1024 * 3 / 4)) ]
+}
+
 section_swap() {
-  local swapped
+  local in_swap
+  memory_begins
   expect "she has memory" a "ok 2 " alloc $((n * mib))
-  memory_is "allocated" $n
+  memory_is "allocated" $((n * 1024))
   ask a fill 2 77
-  # The kernel says EAGAIN when it has found less.
-  { echo $((n * mib)) >/sys/fs/cgroup/lane-alice/memory.reclaim; } 2>/dev/null || true
-  swapped=$(swapped_mib)
-  at_least "it is swapped out, MiB" "$swapped" $((n * 3 / 4))
-  memory_is "swapped out" $((n - swapped))
+  soon "most of it is swapped out" 60 most_is_swapped
+  echo "    $in_swap KiB of it"
+  soon "and her cgroup has no more than the rest" 20 hers_is_at_most $((n * 1024 - in_swap))
+  memory_begins
   expect "then mapped" a ok map 2 $((0x10000000)) 2 0 $((n * mib)) $both
-  memory_is "mapped" $n
-  at_least "it is in memory again, MiB" 4 "$(swapped_mib)"
+  check "all of it is in memory" test "$(swapped)" = 0
+  memory_is "what was in swap" "$in_swap"
+  reclaim
+  check "and stays, whatever the kernel needs: it is pinned" test "$(swapped)" = 0
   load_device a 2 $((0x10000000)) 2 0 78
-  expect "and has kept its content" a "ok 77" peek-at 2 2048 $((n * mib - 2048))
+  expect "it has kept its content" a "ok 77" peek-at 2 2048 $((n * mib - 2048))
+  expect "unmapped" a ok unmap 2 $((0x10000000)) $((n * mib))
+  soon "it can be swapped out again" 60 most_is_swapped
+}
+# Less, if other memory of hers was swapped out, too.
+hers_is_at_most() {
+  her_memory_is "$1" || [ "${more[0]}" -lt "$1" ]
 }
 
 # --- pages that are shared, mappings that were cut, unmaps that wait; and every party's death ----------------------------------
