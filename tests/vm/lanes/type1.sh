@@ -16,6 +16,12 @@ snapshot() {
   done
 }
 
+# charges_of TENANT: {"locked_bytes": 4096, ...}
+charges_of() {
+  iommuctl --json tenant list | jq -c --arg name "$1" '.tenants[] | select(.name == $name) | [.quotas[] | {(.resource): .used}] | add'
+}
+nothing_is_charged_to() { charges_of "$1" | jq -e 'add == 0'; }
+
 # --- the service ---
 service_begin
 check "it runs as the user iommud" test "$(awk '/^Uid:/ { print $2 }' "/proc/$(broker_pid)/status")" = "$(id -u iommud)"
@@ -137,7 +143,35 @@ check "it is named an orphan, not free" state_is "$dev" orphaned
 expect "and not lent" a "err 16" attach 0 "$dev"
 agent_end b
 check "it is free when he lets go" eventually 20 state_is "$dev" free
-expect "and lent again" a ok attach 0 "$dev"
+
+# --- broker and holder are killed at once: nobody is left who could revoke (I12) ---
+agent b $bob
+expect "bob is back" b ok connect $sockets
+expect "a domain" b ok domain
+expect "memory" b ok alloc 0x2000
+expect "the device" b ok attach 0 "$dev"
+expect "a mapping" b ok map 0 0x200000 0 0 0x2000 3
+bobs=$(charges_of bob)
+killed=$(broker_pid)
+kill -9 "$killed" "$(holder_of "$(agent_pid b)")"
+serves_again() { iommuctl --json status | jq -e --argjson pid "$killed" '.state == "serving" and .pid != $pid'; }
+check "a new broker takes over" eventually 60 serves_again
+snapshot both-died
+check "his device, which he still has open, is named an orphan" eventually 30 state_is "$dev" orphaned
+expect "it is not lent" a "err 16" attach 0 "$dev"
+expect "his memory has a pattern" b ok fill 0 44
+expect "his device writes there" b ok dma 0 0x200000 to
+ask b peek 0
+check "which nobody can stop" test "$answer" = "ok -1"
+check "so he is charged for what is mapped, as before" test "$(charges_of bob)" = "$bobs"
+check "which is not nothing" test "$(jq .locked_bytes <<<"$bobs")" = $((0x2000))
+check "the ledger agrees with itself and the holders" ledger_agrees
+check "and the other session is as it was" state_is "$dev2" leased
+agent_end b
+check "when he lets go, his device is free" eventually 30 state_is "$dev" free
+check "and his session ends" eventually 30 sessions_are 1
+check "and he is charged for nothing" eventually 20 nothing_is_charged_to bob
+expect "the device is lent again" a ok attach 0 "$dev"
 
 # --- an operator takes it back ---
 expect "alice maps for it" a ok map 0 0x300000 0 0 0x2000 3
@@ -179,7 +213,8 @@ check "no session is left" eventually 20 sessions_are 0
 # --- the backend alone, and the end ---
 check "the device goes back to its driver" iommuctl device unbind "$dev2"
 service_end
-IOMMUD_TEST_VFIO_GROUP=$group IOMMUD_TEST_VFIO_DEVICE=$dev \
-  check "the contract of the backends holds on type1" "$LAB_BUILD/tests/contract/test_backend_contract"
+export IOMMUD_TEST_VFIO_GROUP=$group IOMMUD_TEST_VFIO_DEVICE=$dev
+check "the contract of the backends holds on type1" "$LAB_BUILD/tests/contract/test_backend_contract"
+check "the kept container cuts off the device of a killed holder" "$LAB_BUILD/tests/contract/test_killed_holder"
 
 finish
