@@ -25,7 +25,6 @@
 
 #define START_MS 30000U
 #define STOP_MS 30000U
-#define CALL_MS 20000U
 #define LEDGER_VIOLATIONS 4             /* exit status of iommuctl ledger check */
 
 static struct service *services;        /* not ended yet */
@@ -52,6 +51,13 @@ void harness_pause(void) {
         static const struct timespec moment = { .tv_nsec = 5000000 };
 
         nanosleep(&moment, NULL);
+}
+
+unsigned harness_patience_ms(void) {
+        const char *given = getenv("IOMMUD_TEST_PATIENCE");
+        unsigned long seconds = given ? strtoul(given, NULL, 0) : 20;
+
+        return seconds > 0 && seconds < 3600 ? (unsigned)seconds * 1000U : 20000U;
 }
 
 bool running_as_root(void) {
@@ -297,7 +303,7 @@ static bool answers(const struct service *s) {
 
         if (!c)
                 return false;
-        grpc_client_unary(c, "/iommud.v1.Operator/GetStatus", NULL, "", 0, CALL_MS, &a);
+        grpc_client_unary(c, "/iommud.v1.Operator/GetStatus", NULL, "", 0, HARNESS_PATIENCE_MS, &a);
         grpc_client_answer_clear(&a);
         grpc_client_free(c);
         return a.status == 0;
@@ -482,7 +488,7 @@ int service_operate(const struct service *s, const char *method, const ProtobufC
         assert_non_null(c);
         (void)protobuf_c_message_pack(request, packed);
         (void)snprintf(path, sizeof path, "/iommud.v1.Operator/%s", method);
-        grpc_client_unary(c, path, NULL, packed, n, CALL_MS, &a);
+        grpc_client_unary(c, path, NULL, packed, n, HARNESS_PATIENCE_MS, &a);
         if (ret_answer)
                 *ret_answer = a.status == 0 ? protobuf_c_message_unpack(answer, NULL, a.body_size, a.body) : NULL;
         if (message)

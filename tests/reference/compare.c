@@ -159,6 +159,21 @@ bool compare_balances(struct run *r) {
 
 /* ---- domains ---- */
 
+/* The world is as we think: what a device's domain can be like. */
+static bool compare_constraints(struct run *r, const struct iommud_constraints *c, bool known) {
+        static const struct world_range all = { 0, UINT64_MAX };
+        const struct world_range *ranges = known ? r->world.ranges : &all;
+        uint32_t n = known ? r->world.n_ranges : 1;
+
+        if (!same(r, "smallest page", c->page_sizes & -c->page_sizes, r->world.page) || !same(r, "usable ranges", c->n_ranges, n))
+                return false;
+        for (uint32_t i = 0; i < n; i++)
+                if (!same(r, "a range's first", c->ranges[i].first, ranges[i].first) ||
+                    !same(r, "a range's last", c->ranges[i].last, ranges[i].last))
+                        return false;
+        return !known || r->world.max_mappings == 0 || same(r, "most mappings", c->max_mappings, r->world.max_mappings);
+}
+
 static bool compare_info(struct run *r, uint32_t client, uint32_t domain, const struct iommud_domain_info *info) {
         const struct model_domain *d = &r->model.clients[client].domains[domain];
         struct model_counts counts;
@@ -177,6 +192,7 @@ static bool compare_info(struct run *r, uint32_t client, uint32_t domain, const 
                same(r, "domain: shared pages", info->shared_pages, counts.shared_pages) &&
                same(r, "domain: table bytes", info->table_bytes, counts.table_bytes) &&
                same(r, "domain: attachments", info->attachments, attached) &&
+               compare_constraints(r, &info->constraints, model_knows_constraints(&r->model, d)) &&
                same(r, "domain: lazy", info->flush_mode == IOMMUD_FLUSH_LAZY, d->lazy);
 }
 
@@ -225,8 +241,7 @@ bool compare_domain(struct run *r, uint32_t client, uint32_t domain) {
         return true;
 }
 
-/* The world is as we think: what a device's domain can be like. */
-bool compare_constraints(struct run *r, uint32_t client, uint32_t device) {
+bool compare_capabilities(struct run *r, uint32_t client, uint32_t device) {
         struct order o = { .kind = ORDER_CAPABILITIES };
         const struct report *p;
 
@@ -234,12 +249,5 @@ bool compare_constraints(struct run *r, uint32_t client, uint32_t device) {
         p = crew_order(r, client, &o, -1);
         if (!p || p->result < 0)
                 return disagree(r, "client %u is not told the constraints: %s", client, p ? p->error.text : "it is gone");
-        if (!same(r, "smallest page", p->constraints.page_sizes & -p->constraints.page_sizes, r->world.page) ||
-            !same(r, "usable ranges", p->constraints.n_ranges, r->world.n_ranges))
-                return false;
-        for (uint32_t i = 0; i < r->world.n_ranges; i++)
-                if (!same(r, "a range's first", p->constraints.ranges[i].first, r->world.ranges[i].first) ||
-                    !same(r, "a range's last", p->constraints.ranges[i].last, r->world.ranges[i].last))
-                        return false;
-        return true;
+        return compare_constraints(r, &p->constraints, !r->world.at_attach);
 }

@@ -30,7 +30,7 @@ void begin_model(struct model *m, const struct world *w) {
 
 /*
  * A call that meets what waits for a flush is IN_PROGRESS, and in a domain in which pages were shared the SDK repeats it until its
- * timeout. And where the IOMMU's ranges are not known before a device is attached, we keep to those that there will be.
+ * timeout. And where the IOMMU's ranges are not known without a device, we keep to those that there will be.
  */
 bool worth_playing(const struct model *m, const struct op *op) {
         static struct model after;
@@ -49,7 +49,7 @@ bool worth_playing(const struct model *m, const struct op *op) {
                     v.of[i].reason == IOMMUD_REASON_UNSPECIFIED)
                         return false;
                 if ((v.of[i].reason == IOMMUD_REASON_OUTSIDE_APERTURE || v.of[i].reason == IOMMUD_REASON_RESERVED_REGION) &&
-                    !d->ranges_known)
+                    !model_knows_constraints(&after, d))
                         return false;
         }
         return true;
@@ -420,9 +420,19 @@ static enum op_kind pick_kind(struct generator *g) {
         return of[i].kind;
 }
 
+/* Where there are few devices, mostly one that has one. */
+static uint32_t pick_client(struct generator *g) {
+        const struct model *m = &g->model;
+        uint32_t device = below(g, m->world.n_devices), client = one_in(g, 3) ? 0 : below(g, CLIENTS);
+
+        if (m->world.n_devices < CLIENTS && m->devices[device].client != NOBODY && !one_in(g, 3))
+                return m->devices[device].client;
+        return client;
+}
+
 /* A kind, then one of that kind that makes sense; what cannot be is given up soon. */
 static bool make(struct generator *g, struct op *op) {
-        uint32_t client = one_in(g, 3) ? 0 : below(g, CLIENTS);
+        uint32_t client = pick_client(g);
         enum op_kind kind = g->model.clients[client].connected ? pick_kind(g) : OP_CONNECT;
 
         for (int i = 0; i < 6; i++) {

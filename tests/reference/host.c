@@ -31,7 +31,7 @@ static void upsert(struct host *h, uint32_t tenant, bool create, const uint64_t 
         t.name = (char *)tenant_names[tenant];
         t.allow_unsealed = allow_unsealed;
         request.tenant = &t;
-        request.create_only = create;
+        request.create_only = create && h->service != &h->installed;    /* that one may have it from an earlier run */
         request.fields = IOMMUD__V1__TENANT_FIELD__TENANT_FIELD_QUOTAS | IOMMUD__V1__TENANT_FIELD__TENANT_FIELD_ALLOW_UNSEALED;
         if (create) {
                 request.fields = 0;
@@ -125,6 +125,14 @@ static pid_t installed_pid(void) {
         return (pid_t)pid;
 }
 
+/* What a container that is opened from now on takes: the kernel's own limit, unless the world has a smaller one. */
+static void set_dma_entry_limit(const struct world *w) {
+        FILE *f = fopen("/sys/module/vfio_iommu_type1/parameters/dma_entry_limit", "we");
+
+        if (!f || fprintf(f, "%u", w->max_mappings ? w->max_mappings : 65535) < 0 || fclose(f) != 0)
+                fail_msg("cannot set VFIO's dma_entry_limit");
+}
+
 struct host *host_begin(const struct world *w) {
         struct host *h = calloc(1, sizeof *h);
 
@@ -133,6 +141,10 @@ struct host *host_begin(const struct world *w) {
         h->installed = (struct service){ .client = "/run/iommud/client", .operator_socket = "/run/iommud/operator/operator.sock",
                                          .pid = -1 };
         h->service = w->kind == WORLD_SOFT ? start_service(w) : &h->installed;
+        if (w->kind == WORLD_TYPE1) {
+                set_dma_entry_limit(w);
+                host_settle(h, 0);      /* what a run that failed has left ends by itself */
+        }
         for (uint32_t i = 0; i < TENANTS; i++)
                 upsert(h, i, true, NULL, i == 1);
         return h;

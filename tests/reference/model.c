@@ -261,6 +261,10 @@ static void complain_of_host(const struct model *before, const struct model *aft
         }
 }
 
+bool model_knows_constraints(const struct model *m, const struct model_domain *d) {
+        return d->is_attached || !m->world.at_attach;
+}
+
 /* A limit that was lowered below what is in use refuses only what would use more. */
 void complain_of_limits(const struct model *before, const struct model *after, uint32_t client, uint32_t domain,
                         struct verdict *v) {
@@ -282,7 +286,8 @@ void complain_of_limits(const struct model *before, const struct model *after, u
                 }
         complain_of_host(before, after, IOMMUD_RESOURCE_LOCKED_BYTES, before->world.host_locked, v);
         complain_of_host(before, after, IOMMUD_RESOURCE_TABLE_BYTES, before->world.host_tables, v);
-        if (domain == NOBODY || before->world.max_mappings == 0)
+        if (domain == NOBODY || before->world.max_mappings == 0 ||
+            !model_knows_constraints(before, &before->clients[client].domains[domain]))
                 return;
         model_count(before, client, domain, &then);
         model_count(after, client, domain, &now);

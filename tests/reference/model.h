@@ -37,7 +37,7 @@ struct model_mapping {
 struct model_domain {
         bool there, lazy;
         bool shares_pages;      /* somebody asked for EXPOSE_PAGES: the SDK is patient with it from then on */
-        bool ranges_known;
+        bool is_attached;       /* a device is in it; where the world has it so, only then its constraints are known */
         struct model_mapping mappings[MAPPINGS];
         int16_t cell[CELLS];    /* index of the mapping, -1: none */
         uint64_t tables[TABLE_LEVELS];  /* of each level, which were touched: bit n the n-th from where the piece begins */
@@ -134,6 +134,8 @@ struct model_counts {
 void model_count(const struct model *m, uint32_t client, uint32_t domain, struct model_counts *ret);
 
 uint32_t model_tenant_of(uint32_t client);
+/* Are the ranges and the budget of the IOMMU known? */
+bool model_knows_constraints(const struct model *m, const struct model_domain *d);
 uint64_t model_cell_bytes(const struct model *m);
 /* Of a mapping: does it touch IOMMU pages in part, what devices see because of it, and the union of access in those pages. */
 void model_exposure(const struct model *m, const struct model_domain *d, const struct model_mapping *x, bool *ret_partial,

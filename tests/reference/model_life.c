@@ -129,7 +129,6 @@ static void play_domain(struct model *m, const struct op *op, struct verdict *v)
 
         d->there = true;
         d->lazy = op->flags & 1;
-        d->ranges_known = !m->world.ranges_at_attach;
         complain_of_limits(&before, m, op->client, NOBODY, v);
         if (v->n > 0)
                 *m = before;
@@ -204,6 +203,24 @@ static void play_unregister(struct model *m, const struct op *op, struct verdict
         c->memories[op->memory] = (struct model_memory){ 0 };
 }
 
+static void follow_devices(struct model *m, uint32_t client, uint32_t domain) {
+        struct model_domain *d = &m->clients[client].domains[domain];
+
+        d->is_attached = false;
+        for (uint32_t i = 0; i < m->world.n_devices; i++)
+                d->is_attached |= m->devices[i].client == client && m->devices[i].domain == domain;
+}
+
+/* More is mapped than the IOMMU takes, which nobody knew. How much it had taken when it refused is its own affair. */
+static void complain_of_budget(const struct model *m, const struct op *op, struct verdict *v) {
+        const struct model_domain *d = &m->clients[op->client].domains[op->domain];
+        struct model_counts counts;
+
+        model_count(m, op->client, op->domain, &counts);
+        if (m->world.max_mappings > 0 && counts.pieces > m->world.max_mappings && !model_knows_constraints(m, d))
+                complain(v, IOMMUD_REASON_LIMIT_EXCEEDED)->resource = IOMMUD_RESOURCE_MAPPINGS;
+}
+
 /* A device that the tenant has already, in another domain, would be one more all the same. */
 static void play_attach(struct model *m, const struct op *op, struct verdict *v) {
         uint32_t tenant = model_tenant_of(op->client);
@@ -217,11 +234,12 @@ static void play_attach(struct model *m, const struct op *op, struct verdict *v)
                         .reason = IOMMUD_REASON_QUOTA_EXCEEDED, .resource = IOMMUD_RESOURCE_DEVICES, .amounts = true,
                         .limit = limit, .used = used[IOMMUD_RESOURCE_DEVICES], .asked = 1
                 };
+        complain_of_budget(m, op, v);
         if (v->n > 0)
                 return;
         m->devices[op->device].client = op->client;
         m->devices[op->device].domain = op->domain;
-        m->clients[op->client].domains[op->domain].ranges_known = true;
+        follow_devices(m, op->client, op->domain);
 }
 
 /* ---- one operation ---- */
@@ -249,6 +267,7 @@ void model_play(struct model *m, const struct op *op, struct verdict *v) {
                 return;
         case OP_DETACH:
                 m->devices[op->device].client = m->devices[op->device].domain = NOBODY;
+                follow_devices(m, op->client, op->domain);
                 return;
         case OP_MAP:
                 play_map(m, op, v);

@@ -200,6 +200,21 @@ static bool explain(struct probing *p, uint32_t file, uint64_t offset) {
                         r->files[file].bytes[offset], r->files[file].shadow[offset]);
 }
 
+/* Blocked, a read leaves in the buffer what was there; or zeros, as QEMU's device does it. Which it was is in the mailbox. */
+static void learn_blocked_reads(struct probing *p) {
+        struct run *r = p->run;
+
+        for (uint32_t i = 0; i < p->n; i++) {
+                static const uint64_t zero = 0;
+
+                if (p->spots[i].is.access != 0 ||
+                    memcmp(at(r->files[p->mailbox.is.file].bytes, &p->mailbox, MAILBOX_AT + 8 * i), &zero, sizeof zero) != 0)
+                        continue;
+                expect(r, &p->mailbox, MAILBOX_AT + 8 * i, 0);
+                r->devices[p->device].buffer[i] = 0;
+        }
+}
+
 static bool check_memory(struct probing *p) {
         const struct run *r = p->run;
         uint64_t size = r->world.file_pages * r->world.page;
@@ -228,6 +243,8 @@ static bool probe_with(struct run *r, uint32_t client, uint32_t domain, uint32_t
         if (!report || report->result < 0)
                 return disagree(r, "client %u cannot use device %u: %s", client, device,
                                 report ? report->error.text : "it is gone");
+        if (p.has_mailbox && r->world.kind != WORLD_SOFT)
+                learn_blocked_reads(&p);
         return check_memory(&p);
 }
 

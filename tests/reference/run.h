@@ -55,7 +55,7 @@ void crew_renew(struct run *r, uint32_t file);
 bool compare_answer(struct run *r, const struct op *op, const struct verdict *v, const struct report *report);
 bool compare_balances(struct run *r);
 bool compare_domain(struct run *r, uint32_t client, uint32_t domain);
-bool compare_constraints(struct run *r, uint32_t client, uint32_t device);
+bool compare_capabilities(struct run *r, uint32_t client, uint32_t device);
 
 /* What devices of the domain reach: the pages where `before` (NULL: nothing) and the model differ, those beside them, others. */
 bool probe(struct run *r, uint32_t client, uint32_t domain, const struct model *before);

@@ -34,10 +34,17 @@ void outcome_read(const char *file, int exit_code, bool loud, struct outcome *re
 
         *ret = (struct outcome){ .index = LIST_MAX };
         while (f && fgets(line, sizeof line, f)) {
-                if (sscanf(line, "%15s %zu %" SCNu64 " %" SCNu64 " %" SCNu64, word, &ret->index, &ret->played, &ret->refused,
-                           &ret->translations) == 5 &&
-                    (strcmp(word, "agreed") == 0 || strcmp(word, "disagreed") == 0))
+                struct outcome o;
+
+                if (sscanf(line, "%15s %zu %" SCNu64 " %" SCNu64 " %" SCNu64, word, &o.index, &o.played, &o.refused,
+                           &o.translations) == 5 &&
+                    (strcmp(word, "agreed") == 0 || strcmp(word, "disagreed") == 0)) {
+                        ret->index = o.index;
+                        ret->played = o.played;
+                        ret->refused = o.refused;
+                        ret->translations = o.translations;
                         continue;
+                }
                 if (exit_code != 0 && used + strlen(line) < sizeof ret->why) {
                         memcpy(ret->why + used, line, strlen(line) + 1);
                         used += strlen(line);

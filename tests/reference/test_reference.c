@@ -9,7 +9,9 @@
  *
  *   IOMMUD_TEST_SEED=N     that seed and no other      IOMMUD_TEST_ROUNDS=N    so many, however long it takes
  *
- *   test_reference --world=type1 --seconds=45          against the installed service, in the lab (tests/vm/lanes/reference.sh)
+ *   test_reference --world=type1 --operations=60 1 2 random
+ *                          these seeds, so many operations each, against the installed service, in the lab
+ *                          (tests/vm/lanes/reference.sh)
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -26,17 +28,28 @@
 
 #define OPERATIONS 200U
 #define SECONDS 30U
-#define SHRINK_SECONDS 90U
-#define PLAY_TIMEOUT_MS 120000U
+#define SEEDS 16U
+
+/* How slow a world is. */
+static const struct {
+        const char *option;
+        unsigned play_timeout_ms, shrink_seconds;
+} of_kind[] = {
+        [WORLD_SOFT] = { "--world=soft", 120000, 90 },
+        [WORLD_TYPE1] = { "--world=type1", 900000, 240 },
+};
 
 static enum world_kind kind = WORLD_SOFT;
-static unsigned seconds = SECONDS;
+static unsigned operations = OPERATIONS;
+static struct {
+        size_t n;
+        uint64_t of[SEEDS];
+} seeds;                                /* asked for; none: whatever there is time for */
 
 /* ---- one list, in this process ---- */
 
 static int play_list(const struct list *list) {
         static struct run r;
-        uint64_t until = harness_ms() + seconds * 1000U;
         bool good = true;
         struct world w;
         size_t i = 0;
@@ -44,7 +57,7 @@ static int play_list(const struct list *list) {
         assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), 0);
         world_make(kind, list->seed, &w);
         run_begin(&r, &w);
-        while (good && i < list->n && (kind == WORLD_SOFT || harness_ms() < until))
+        while (good && i < list->n)
                 good = run_play(&r, &list->ops[i++]);
         if (good)
                 good = run_end(&r);
@@ -64,7 +77,7 @@ static int show_list(uint64_t seed) {
         struct world w;
 
         world_make(kind, seed, &w);
-        list.n = generate(&w, list.ops, OPERATIONS);
+        list.n = generate(&w, list.ops, operations);
         begin_model(&m, &w);
         for (size_t i = 0; i < list.n; i++) {
                 struct verdict v;
@@ -86,9 +99,8 @@ struct totals {
 };
 
 static bool play_elsewhere(const struct list *list, bool loud, struct outcome *ret) {
-        static const char *const worlds[] = { [WORLD_SOFT] = "--world=soft", [WORLD_TYPE1] = "--world=type1" };
-        char program[512], file[] = "/tmp/iommud-reference-XXXXXX", out[sizeof file + 4], bound[32];
-        char *argv[] = { program, (char *)worlds[kind], bound, (char *)"--play", file, NULL };
+        char program[512], file[] = "/tmp/iommud-reference-XXXXXX", out[sizeof file + 4];
+        char *argv[] = { program, (char *)of_kind[kind].option, (char *)"--play", file, NULL };
         int fd = mkstemp(file), code;
         FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
         pid_t pid;
@@ -98,9 +110,8 @@ static bool play_elsewhere(const struct list *list, bool loud, struct outcome *r
         assert_int_equal(fclose(f), 0);
         harness_program("tests/reference/test_reference", program, sizeof program);
         (void)snprintf(out, sizeof out, "%s.out", file);
-        (void)snprintf(bound, sizeof bound, "--seconds=%u", seconds);
         pid = harness_spawn(argv, -1, -1, out);
-        code = harness_wait(pid, kind == WORLD_SOFT ? PLAY_TIMEOUT_MS : PLAY_TIMEOUT_MS + seconds * 1000U);
+        code = harness_wait(pid, of_kind[kind].play_timeout_ms);
         if (code < 0) {
                 (void)kill(pid, SIGKILL);
                 code = harness_wait(pid, HARNESS_PATIENCE_MS);
@@ -143,7 +154,7 @@ static bool try_seed(uint64_t seed, struct totals *t) {
 
         world_make(kind, seed, &w);
         list.seed = seed;
-        list.n = generate(&w, list.ops, OPERATIONS);
+        list.n = generate(&w, list.ops, operations);
         if (play_elsewhere(&list, true, &outcome)) {
                 t->seeds++;
                 t->operations += outcome.played;
@@ -153,27 +164,52 @@ static bool try_seed(uint64_t seed, struct totals *t) {
         }
         printf("seed: IOMMUD_TEST_SEED=%" PRIu64 " disagreed at operation %zu; leaving operations out of it\n", seed,
                outcome.index);
-        shrink_and_show(&list, &outcome, SHRINK_SECONDS);
+        shrink_and_show(&list, &outcome, of_kind[kind].shrink_seconds);
         return false;
 }
 
+/* False: there is no other. */
+static bool next_seed(uint64_t i, uint64_t first, uint64_t until, uint64_t *ret) {
+        const char *one = getenv("IOMMUD_TEST_SEED"), *rounds = getenv("IOMMUD_TEST_ROUNDS");
+
+        *ret = seeds.n > 0 ? seeds.of[i % seeds.n] : first + i;
+        if (seeds.n > 0)
+                return i < seeds.n;
+        if (one || rounds)
+                return i < (one ? 1 : strtoull(rounds, NULL, 0));
+        return i == 0 || harness_ms() < until;
+}
+
 static void test_agrees_with_the_model(void **state) {
-        const char *one = getenv("IOMMUD_TEST_SEED"), *more = getenv("IOMMUD_TEST_ROUNDS");
-        uint64_t until = harness_ms() + seconds * 1000U, seed = one ? strtoull(one, NULL, 0) : harness_seed();
-        uint64_t rounds = more ? strtoull(more, NULL, 0) : UINT64_MAX;
+        uint64_t until = harness_ms() + SECONDS * 1000U, first = seeds.n > 0 ? 0 : harness_seed(), seed;
         struct totals t = { 0 };
 
         (void)state;
         assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), 0);
-        for (; t.seeds < rounds && (more || t.seeds == 0 || harness_ms() < until); seed++) {
+        while (next_seed(t.seeds, first, until, &seed)) {
+                struct totals before = t;
+
                 if (!try_seed(seed, &t))
                         fail_msg("seed %" PRIu64 " disagreed", seed);
-                if (one)
-                        break;
+                if (seeds.n > 0)
+                        print_message("seed %" PRIu64 ": %" PRIu64 " operations, %" PRIu64 " transfers: agreed\n", seed,
+                                      t.operations - before.operations, t.translations - before.translations);
         }
-        print_message("%" PRIu64 " seeds up to %" PRIu64 ", %" PRIu64 " operations (%" PRIu64 " refused), %" PRIu64
-                      " transfers: agreed\n",
-                      t.seeds, seed, t.operations, t.refused, t.translations);
+        print_message("%" PRIu64 " seeds, %" PRIu64 " operations (%" PRIu64 " refused), %" PRIu64 " transfers: agreed\n", t.seeds,
+                      t.operations, t.refused, t.translations);
+}
+
+static bool add_seed(const char *word) {
+        char *end;
+
+        if (seeds.n == SEEDS)
+                return false;
+        if (strcmp(word, "random") == 0) {
+                seeds.of[seeds.n++] = harness_seed();
+                return true;
+        }
+        seeds.of[seeds.n++] = strtoull(word, &end, 0);
+        return *word != '\0' && *end == '\0';
 }
 
 int main(int argc, char **argv) {
@@ -182,17 +218,23 @@ int main(int argc, char **argv) {
         const char *file = NULL;
 
         for (int i = 1; i < argc; i++) {
-                if (strcmp(argv[i], "--world=type1") == 0)
+                if (strcmp(argv[i], of_kind[WORLD_TYPE1].option) == 0)
                         kind = WORLD_TYPE1;
-                else if (strncmp(argv[i], "--seconds=", 10) == 0)
-                        seconds = (unsigned)strtoul(argv[i] + 10, NULL, 10);
+                else if (strncmp(argv[i], "--operations=", 13) == 0)
+                        operations = (unsigned)strtoul(argv[i] + 13, NULL, 10);
                 else if (strcmp(argv[i], "--shrink") == 0 && i + 1 < argc)
                         return shrink_file(argv[i + 1]);
                 else if (strcmp(argv[i], "--list") == 0 && i + 1 < argc)
                         return show_list(strtoull(argv[i + 1], NULL, 0));
                 else if (strcmp(argv[i], "--play") == 0 && i + 1 < argc)
                         file = argv[++i];
+                else if (strcmp(argv[i], of_kind[WORLD_SOFT].option) != 0 && !add_seed(argv[i])) {
+                        fprintf(stderr, "%s: neither an option nor a seed\n", argv[i]);
+                        return 2;
+                }
         }
+        if (operations > LIST_MAX)
+                operations = LIST_MAX;
         if (!file)
                 return cmocka_run_group_tests(tests, NULL, NULL);
         if (!list_read(file, &list)) {

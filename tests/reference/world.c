@@ -59,7 +59,6 @@ static void make_soft(struct world *w, uint64_t *random) {
 
 /* The reserved region of interrupts on x86, and what lies before it. */
 static void make_type1(struct world *w, uint64_t *random) {
-        (void)random;
         (void)snprintf(w->page_sizes, sizeof w->page_sizes, "4K");
         w->page = 4096;
         w->n_pages = 40;
@@ -68,12 +67,13 @@ static void make_type1(struct world *w, uint64_t *random) {
         w->n_ranges = 2;
         w->ranges[0] = (struct world_range){ 0, 0xfedfffff };
         w->ranges[1] = (struct world_range){ 0xfef00000, (UINT64_C(1) << 48) - 1 };
-        w->ranges_at_attach = true;
+        w->at_attach = true;
+        w->max_mappings = random_one_in(random, 2) ? 8 + random_below(random, 24) : 0;
         w->n_devices = 2;
         (void)snprintf(w->devices[0], sizeof w->devices[0], "0000:00:05.0");
         (void)snprintf(w->devices[1], sizeof w->devices[1], "0000:00:06.0");
-        w->lazy_mappings = 100000;
-        w->probes = 2;
+        w->lazy_mappings = 5;           /* as the lane configures it */
+        w->probes = 3;                  /* a transfer takes a tenth of a second there */
 }
 
 void world_make(enum world_kind kind, uint64_t seed, struct world *ret) {

@@ -13,7 +13,7 @@
 
 enum world_kind {
         WORLD_SOFT,             /* a service of the test's own on the software IOMMU */
-        WORLD_TYPE1             /* the installed service on VFIO type1, in the lab's machine */
+        WORLD_TYPE1             /* the installed service on VFIO type1, in the lab's machine (tests/vm/lanes/reference.sh) */
 };
 
 struct world_range {
@@ -30,8 +30,8 @@ struct world {
         uint32_t file_pages;    /* size of a file, in pages */
         uint32_t n_ranges;
         struct world_range ranges[WORLD_RANGES];        /* where mappings can be */
-        bool ranges_at_attach;  /* they are known only when a device is attached */
         uint32_t max_mappings;  /* of the IOMMU, in one domain; 0: no limit */
+        bool at_attach;         /* ranges and max_mappings are known only while a device is attached */
         uint32_t record_bytes;  /* what the kernel keeps for one of them */
         uint32_t lazy_mappings; /* that many waiting make a flush */
         uint64_t host_locked, host_tables;      /* what all tenants together may have */

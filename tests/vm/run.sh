@@ -13,6 +13,7 @@
 #   STAGE=dir       PC: an install tree to lay over the guest's root instead of a fresh `make install`
 #   MEMORY=3072     MiB (POWER: 2048)
 #   IOMMU=device    PC: another QEMU IOMMU device with its options
+#   LANE_ARGS=...   PC: words for the lane, which finds them under the same name; what they mean is the lane's
 set -euo pipefail
 umask 022
 

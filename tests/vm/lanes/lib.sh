@@ -11,7 +11,7 @@
 #   finish                   ends the lane: prints "N passed, N failed"; non-zero if any failed or none ran
 #
 # and a few about the machine: see below. The environment gives LAB_REPO, LAB_BUILD (read-only, as on the host),
-# LAB_OUT (a folder of the host, writable), LAB_KERNEL (debian or lab; 4k or 64k) and LANE.
+# LAB_OUT (a folder of the host, writable), LAB_KERNEL (debian or lab; 4k or 64k), LANE, and LANE_ARGS (run.sh).
 
 set -euo pipefail
 
