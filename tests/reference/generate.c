@@ -420,12 +420,12 @@ static enum op_kind pick_kind(struct generator *g) {
         return of[i].kind;
 }
 
-/* Where there are few devices, mostly one that has one. */
+/* Mostly one that has a device: what happens to others is not seen. */
 static uint32_t pick_client(struct generator *g) {
         const struct model *m = &g->model;
         uint32_t device = below(g, m->world.n_devices), client = one_in(g, 3) ? 0 : below(g, CLIENTS);
 
-        if (m->world.n_devices < CLIENTS && m->devices[device].client != NOBODY && !one_in(g, 3))
+        if (m->devices[device].client != NOBODY && !one_in(g, 3))
                 return m->devices[device].client;
         return client;
 }
