@@ -180,6 +180,9 @@ void model_count(const struct model *m, uint32_t client, uint32_t domain, struct
         ret->table_bytes = ret->pieces * m->world.record_bytes;
         for (unsigned level = 0; level < TABLE_LEVELS; level++)
                 ret->table_bytes += (uint64_t)__builtin_popcountll(d->tables[level]) * m->world.page;
+        /* each container has all of it; without a device, as the first one will */
+        if (d->n_devices > 1)
+                ret->table_bytes *= d->n_devices;
 }
 
 /* Every page of a sealed file once, however many mappings of the tenant's domains reach it. Other memory for each mapping. */
@@ -262,7 +265,7 @@ static void complain_of_host(const struct model *before, const struct model *aft
 }
 
 bool model_knows_constraints(const struct model *m, const struct model_domain *d) {
-        return d->is_attached || !m->world.at_attach;
+        return d->n_devices > 0 || !m->world.at_attach;
 }
 
 /* A limit that was lowered below what is in use refuses only what would use more. */

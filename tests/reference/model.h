@@ -37,7 +37,7 @@ struct model_mapping {
 struct model_domain {
         bool there, lazy;
         bool shares_pages;      /* somebody asked for EXPOSE_PAGES: the SDK is patient with it from then on */
-        bool is_attached;       /* a device is in it; where the world has it so, only then its constraints are known */
+        uint32_t n_devices;     /* in it, each with a container of its own in the kernel */
         struct model_mapping mappings[MAPPINGS];
         int16_t cell[CELLS];    /* index of the mapping, -1: none */
         uint64_t tables[TABLE_LEVELS];  /* of each level, which were touched: bit n the n-th from where the piece begins */

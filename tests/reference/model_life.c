@@ -203,12 +203,13 @@ static void play_unregister(struct model *m, const struct op *op, struct verdict
         c->memories[op->memory] = (struct model_memory){ 0 };
 }
 
-static void follow_devices(struct model *m, uint32_t client, uint32_t domain) {
-        struct model_domain *d = &m->clients[client].domains[domain];
+/* One more device in the domain is one more container, with all its tables, also if it turns out that somebody has the device. */
+static void complain_of_tables(const struct model *m, const struct op *op, struct verdict *v) {
+        static struct model after;
 
-        d->is_attached = false;
-        for (uint32_t i = 0; i < m->world.n_devices; i++)
-                d->is_attached |= m->devices[i].client == client && m->devices[i].domain == domain;
+        after = *m;
+        after.clients[op->client].domains[op->domain].n_devices++;
+        complain_of_limits(m, &after, op->client, NOBODY, v);
 }
 
 /* More is mapped than the IOMMU takes, which nobody knew. How much it had taken when it refused is its own affair. */
@@ -234,12 +235,13 @@ static void play_attach(struct model *m, const struct op *op, struct verdict *v)
                         .reason = IOMMUD_REASON_QUOTA_EXCEEDED, .resource = IOMMUD_RESOURCE_DEVICES, .amounts = true,
                         .limit = limit, .used = used[IOMMUD_RESOURCE_DEVICES], .asked = 1
                 };
+        complain_of_tables(m, op, v);
         complain_of_budget(m, op, v);
         if (v->n > 0)
                 return;
         m->devices[op->device].client = op->client;
         m->devices[op->device].domain = op->domain;
-        follow_devices(m, op->client, op->domain);
+        m->clients[op->client].domains[op->domain].n_devices++;
 }
 
 /* ---- one operation ---- */
@@ -267,7 +269,7 @@ void model_play(struct model *m, const struct op *op, struct verdict *v) {
                 return;
         case OP_DETACH:
                 m->devices[op->device].client = m->devices[op->device].domain = NOBODY;
-                follow_devices(m, op->client, op->domain);
+                m->clients[op->client].domains[op->domain].n_devices--;
                 return;
         case OP_MAP:
                 play_map(m, op, v);
