@@ -8,7 +8,7 @@
 
 uname -r
 # shellcheck disable=SC2206 # several
-seeds=(${LANE_ARGS:-18 36 random})
+seeds=(${LANE_ARGS:-18 74 random})
 operations=100
 export IOMMUD_TEST_PATIENCE=120
 
