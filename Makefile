@@ -27,6 +27,8 @@ SANITIZE ?=
 COVERAGE ?=
 ARCH ?=
 BUILD ?= build$(if $(ARCH),-$(ARCH))$(if $(SANITIZE),-$(firstword $(subst $(comma), ,$(SANITIZE))))$(if $(COVERAGE),-coverage)
+# One name for one folder: what an object depends on (*.d) is found by its name, and scripts give the absolute path.
+override BUILD := $(patsubst $(CURDIR)/%,%,$(BUILD))
 PREFIX ?= /usr
 DESTDIR ?=
 VERSION := 0.1.0
