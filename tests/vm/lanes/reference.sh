@@ -9,7 +9,7 @@
 uname -r
 # shellcheck disable=SC2206 # several
 seeds=(${LANE_ARGS:-18 74 random})
-operations=100
+operations=80
 export IOMMUD_TEST_PATIENCE=120
 
 # What the driver's world.c says of this service, and nothing that happens by itself while it works.
