@@ -138,6 +138,7 @@ static void not_done(struct op *op, struct link_result *result) {
         refuse(&result->refusal, REFUSAL_DOMAIN_QUARANTINED,
                "%" PRIu64 " mappings were unmapped and the rest could not be, so the domain is quarantined; destroy it (%.200s)",
                op->answer.unmapped_mappings, why.text);
+        many_end(op);                   /* its key: who repeats it hears the same */
         result->flags |= LINK_RESULT_UNDO_FAILED;
         c->domain->state = LEDGER_QUARANTINED;
         change_abandon(c);

@@ -4,71 +4,11 @@
  * After a restart (I6): the ledger is the authority on intent, the holder on what was applied. Each case is one disagreement of
  * the two, made on purpose: the service dies between any two steps, and the holder that comes back says what it likes.
  */
-#include "test_core_harness.h"
+#include "test_core_crash.h"
 
 #define AT 0x100000ULL
 
-/* ---- dying: the disk as it is now becomes the next service's, whatever the old one writes while it is taken down ---- */
-
-static void copy_file(const char *from_dir, const char *to_dir, const char *name) {
-        char from[192], to[192], buffer[65536];
-        FILE *in, *out;
-        size_t n;
-
-        (void)snprintf(from, sizeof from, "%s/%s", from_dir, name);
-        (void)snprintf(to, sizeof to, "%s/%s", to_dir, name);
-        in = fopen(from, "re");
-        if (!in)
-                return;                 /* no such file, such as a WAL that is not there */
-        out = fopen(to, "we");
-        assert_non_null(out);
-        while ((n = fread(buffer, 1, sizeof buffer, in)) > 0)
-                assert_int_equal(fwrite(buffer, 1, n, out), n);
-        fclose(in);
-        assert_int_equal(fclose(out), 0);
-}
-
-static void crash(struct holder *h) {
-        char disk[sizeof core.ledger_path];
-
-        (void)snprintf(disk, sizeof disk, "%s/disk", core.directory);
-        assert_int_equal(mkdir(disk, 0700), 0);
-        copy_file(core.ledger_path, disk, "config.db");
-        copy_file(core.ledger_path, disk, "config.db-wal");
-        copy_file(core.ledger_path, disk, "state.db");
-        copy_file(core.ledger_path, disk, "state.db-wal");
-        h->session = session_unref(h->session);
-        broker_stop(core.broker, false);
-        core.broker = broker_free(core.broker);
-        core.ledger = ledger_close(core.ledger);
-        h->link = fd_close(h->link);
-        strcpy(core.ledger_path, disk);
-}
-
-/* ---- coming back ---- */
-
-static int connect_silently(struct holder *h) {
-        char byte;
-
-        assert_int_equal(send(h->child_control, "", 1, 0), 1);
-        assert_int_equal(fdmsg_receive(h->child_control, &byte, 1, h->fds, 0), 1);
-        return fd_steal(&h->fds[0]);
-}
-
-static void return_as(struct holder *h, const uint8_t secret[LINK_SECRET_BYTES]) {
-        struct link_hello hello = { .session = h->setup.session, .pid = (uint32_t)h->child, .sandboxed = 1 };
-
-        memcpy(hello.secret, secret, sizeof hello.secret);
-        fd_close(h->link);
-        h->link = connect_silently(h);
-        holder_send(h, LINK_HELLO, 0, &hello, sizeof hello);
-}
-
-/* The holder is asked for its account. */
-static void come_back(struct holder *h) {
-        return_as(h, h->setup.secret);
-        holder_expect(h, LINK_DUMP);
-}
+/* ---- what the holder says ---- */
 
 struct account {                        /* what the holder says to have */
         uint64_t domain, memory;
@@ -77,37 +17,11 @@ struct account {                        /* what the holder says to have */
 };
 
 static void tell(struct holder *h, const struct account *a) {
-        const uint64_t seq = h->got.header.seq;
-        struct link_dump_memory memory = { .memory = a->memory, .info = { .size = 64 * PAGE, .page_size = PAGE, .dev = 1, .ino = 1,
-                                                                          .sealed = 0, .writable = 1 } };
-        struct {
-                struct link_header header;
-                union {
-                        struct link_dump_domain domain;
-                        struct link_map_entry mappings[4];
-                };
-        } m = { .header = { .version = LINK_VERSION, .type = LINK_DUMP_DOMAIN, .domain = a->domain } };
-
         if (a->memory)
-                holder_send(h, LINK_DUMP_MEMORY, 0, &memory, sizeof memory);
-        if (a->domain) {
-                m.domain = (struct link_dump_domain){ .mappings = a->n };
-                assert_int_equal(fdmsg_send(h->link, &m, sizeof m.header + sizeof m.domain, NULL, 0, 0), 0);
-        }
-        if (a->n > 0) {
-                m.header.type = LINK_DUMP_MAPPINGS;
-                m.header.count = (uint32_t)a->n;
-                memcpy(m.mappings, a->mappings, sizeof m.mappings);
-                assert_int_equal(fdmsg_send(h->link, &m, sizeof m.header + a->n * sizeof m.mappings[0], NULL, 0, 0), 0);
-        }
-        h->got.header.seq = seq;
+                dump_memory(h, a->memory, 64 * PAGE);
+        if (a->domain)
+                dump_domain(h, a->domain, a->mappings, a->n);
         holder_done(h);
-}
-
-static bool is_back(struct holder *h) {
-        struct refusal r;
-
-        return session_authenticate(core.broker, h->token, &h->peer, &h->session, &r) == 0;
 }
 
 /* SIGTERM: sessions go on in their holders, and so does what they were told to do. */
