@@ -10,7 +10,7 @@ TEST_SCRIPTS := $(wildcard tests/abi/test_*.sh tests/lint/test_*.sh tests/model/
 TEST_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
 # An archive: a test links what it uses of tests/lib, not everything that any test needs. tests/lib/fakes/*.c are included by
 # the tests that replace a layer with them.
-SRC_testlib := $(filter-out tests/lib/client_agent%.c,$(wildcard tests/lib/*.c))
+SRC_testlib := $(filter-out tests/lib/client_agent%.c tests/lib/case_filter.c,$(wildcard tests/lib/*.c))
 LIBS_testlib := -lgrpc -lgpr -lprotobuf-c -lsqlite3 -ljson-c
 $(eval $(call layer_archive,testlib))
 # What the tests of a failing ledger share.
@@ -25,7 +25,7 @@ $(call obj,$(wildcard tests/e2e/*.c tests/errors/*.c tests/fault/*.c)): CPPFLAGS
 links_of = $(shell sed -n 's/.*link: *\([a-z ]*[a-z]\).*/\1/p' $(1) | head -1)
 
 define test_program
-$(BUILD)/tests/$(1): $(BUILD)/obj/tests/$(1).o $(call lib,$(filter-out sdk,$(2))) $(if $(filter sdk,$(2)),$(SO))
+$(BUILD)/tests/$(1): $(call obj,tests/$(1).c tests/lib/case_filter.c) $(call lib,$(filter-out sdk,$(2))) $(if $(filter sdk,$(2)),$(SO))
 	@mkdir -p $$(@D)
 	$$(call say,LINK)
 	$$(Q)$$(link) $(call libs_of,$(2)) $(if $(filter sdk,$(2)),-L$(BUILD) -liommud '-Wl$$(comma)-rpath$$(comma)$$$$ORIGIN/../..') -lcmocka -lpthread
@@ -126,5 +126,5 @@ mutate: deps-check
 	@tests/mutation/run.sh $(MUTATIONS)
 
 # Every object and no program: for tests/lint/test_compilers.sh, with another compiler.
-objects: $(call obj,$(foreach l,util backend holder bind db broker sdk iommuctl testlib,$(SRC_$(l))) $(TEST_SRC) $(REFERENCE_SRC) \
+objects: $(call obj,$(foreach l,util backend holder bind db broker sdk iommuctl testlib,$(SRC_$(l))) tests/lib/case_filter.c $(TEST_SRC) $(REFERENCE_SRC) \
     $(wildcard service/main.c service/holder/main.c service/bind/main.c sdk/examples/*.c tests/bench/*.c tests/fault/*.c)) $(OBJ_proto)

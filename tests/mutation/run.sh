@@ -38,7 +38,7 @@ build() {       # build TREE TARGET...
 
         shift
         env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS make --no-print-directory -C "$tree" -k -j "$jobs" \
-                BUILD=build OPT=-O1 WARNINGS=-w HARDEN= "${@/#/build/}"
+                CC="${CC:-gcc}" BUILD=build OPT=-O1 WARNINGS=-w HARDEN= "${@/#/build/}"
 }
 
 # The tree as it is, with what is not committed yet; without what git ignores.
@@ -49,8 +49,9 @@ copy_tree() {
         done | xargs -0 cp -p --parents -t "$1")
 }
 
-run_test() {    # run_test TREE PROGRAM LOG; what a test that crashes leaves behind goes with the rest
-        (cd "$1" && TMPDIR=$temp timeout -k 5 "$limit" "build/tests/$2" > "$3" 2>&1)
+# run_test TREE PROGRAM LOG [CASE]: all of it, or that case. What a test that crashes leaves behind goes with the rest.
+run_test() {
+        (cd "$1" && TMPDIR=$temp CMOCKA_TEST_FILTER=${4:-} timeout -k 5 "$limit" "build/tests/$2" > "$3" 2>&1)
 }
 
 ok() {
@@ -91,9 +92,9 @@ judge() {
         if ! build "$tree" "tests/$program" iommud iommud-holder > "$log" 2>&1; then
                 wrong "$name" "does not build" "$log"
         else
-                run_test "$tree" "$program" "$log" || status=$?
+                run_test "$tree" "$program" "$log" "$case" || status=$?
                 if [ "$status" -eq 0 ]; then
-                        wrong "$name" "nobody noticed: $program passes"
+                        wrong "$name" "nobody noticed: $program${case:+ $case} passes"
                 elif [ -n "$case" ] && [ "$status" -ne 124 ] && ! grep -qE "^\[  (FAILED  |ERROR   )\] $case\$" "$log"; then
                         wrong "$name" "$program fails, but not in $case" "$log"
                 else
