@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "backend/backend.h"
+#include "backend/backend_ops.h"
 #include "backend/revoke.h"
 #include "children.h"
 #include "util/cleanup.h"
@@ -595,6 +596,33 @@ static void what_the_kernel_would_not_survive_never_reaches_it(void **state) {
         assert_int_equal(kernel.dead, false);
 }
 
+/* The wrapper has refused all of this before: the backend looks once more by itself, as the kernel does not. */
+static void the_backend_looks_by_itself(void **state) {
+        struct container *c = open_container();
+        struct backend_window w;
+        struct refusal r;
+
+        (void)state;
+        assert_int_equal(create(c, WINDOW_ANYWHERE, 4 * G, 16, 0, &w, &r), REFUSAL_NONE);
+        const struct iova_range ranges[] = {
+                { G - 4 * K, G + 4 * K - 1 }, { G, G + 4 * K - 1 }, { 512, 512 + 4 * K - 1 },
+                { w.start + w.size - 64 * K, w.start + w.size + 64 * K - 1 }, { w.start - 64 * K, w.start + 64 * K - 1 },
+                { w.start, w.start + 8 * G - 1 }, { w.start + 4 * K, w.start + 68 * K - 1 }, { w.start, w.start + 4 * K - 1 },
+        };
+        for (size_t i = 0; i < ARRAY_SIZE(ranges); i++) {
+                struct backend_mapping m = mapping(ranges[i].first, iova_range_length(ranges[i]), 0);
+
+                assert_int_equal(vfio_spapr_ops.map(c, &m, &r), -1);
+                assert_int_equal(r.reason, REFUSAL_INTERNAL);
+                assert_int_equal(vfio_spapr_ops.unmap(c, ranges[i], &r), -1);
+                assert_int_equal(r.reason, REFUSAL_INTERNAL);
+        }
+        assert_int_equal(kernel.n_register, 0);
+        assert_int_equal(kernel.n_mapped, 0);
+        container_close(c);
+        assert_int_equal(kernel.dead, false);
+}
+
 static void every_refusal_of_a_map_has_its_words_and_leaves_nothing(void **state) {
         static const struct { int answer, errnum; const char *says; } cases[] = {
                 { 1, EIO, "Input/output" }, { -ENOMEM, ENOMEM, "RLIMIT_MEMLOCK" }, { -EINVAL, EINVAL, "invalid" },
@@ -913,6 +941,7 @@ int main(void) {
                 TEST(memory_that_is_not_unregistered_is_used_again_and_tried_again),
                 TEST(a_map_passes_exactly_what_was_asked),
                 TEST(what_the_kernel_would_not_survive_never_reaches_it),
+                TEST(the_backend_looks_by_itself),
                 TEST(every_refusal_of_a_map_has_its_words_and_leaves_nothing),
                 TEST(an_unmap_that_was_not_done_is_reported_and_keeps_everything),
                 TEST(one_mapping_that_stays_does_not_keep_the_others),

@@ -19,7 +19,7 @@
 
 struct piece {
         uint64_t iova, length, offset;
-        uint64_t access;          /* no padding: pieces are compared as bytes */
+        uint64_t access;                /* no padding: pieces are compared as bytes */
 };
 
 struct container {
@@ -437,6 +437,26 @@ static void what_cannot_be_undone_is_quarantined(void **state) {
         }
 }
 
+/* Memory that came with the replacement alone, and could not be taken out again: no record tells of it, and it is kept. */
+static void memory_that_stays_in_the_iommu_is_kept(void **state) {
+        const struct link_map_entry old = entry(0, 2, 0, 0);
+        struct link_map_entry new = entry(0, 2, 0, 12);         /* two pieces in each container */
+        struct fixture f;
+        bool undo_failed;
+
+        (void)state;
+        new.memory = 2;
+        begin(&f);
+        map(&f, &old, 1);
+        fake.fail = GROUPS + 2;
+        fake.fail_for = UINT32_MAX;
+        assert_false(replace(&f, &old, 1, &new, 1, &undo_failed));
+        assert_true(undo_failed);
+        assert_int_equal(fake.containers[0]->n + fake.containers[1]->n, 1);
+        assert_refused(try_unregister(f.objects, 2), IN_USE);
+        end(&f, false);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(what_stays_between_chunks_is_not_touched),
@@ -446,6 +466,7 @@ int main(void) {
                 cmocka_unit_test(a_refused_record_changes_nothing),
                 cmocka_unit_test(whichever_request_fails_everything_is_as_before),
                 cmocka_unit_test(what_cannot_be_undone_is_quarantined),
+                cmocka_unit_test(memory_that_stays_in_the_iommu_is_kept),
         };
 
         log_set_max_level(LOG_EMERG);   /* failures on purpose say much */
