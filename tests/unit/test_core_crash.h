@@ -92,7 +92,8 @@ static inline void dump_send(struct holder *h, enum link_type type, uint64_t dom
         } m;
 
         assert_true(size <= sizeof m.payload);
-        m.header = (struct link_header){ .version = LINK_VERSION, .type = (uint16_t)type, .domain = domain, .count = (uint32_t)count };
+        m.header = (struct link_header){ .version = LINK_VERSION, .type = (uint16_t)type, .domain = domain,
+                                         .count = (uint32_t)count };
         memcpy(m.payload, payload, size);
         assert_int_equal(fdmsg_send(h->link, &m, sizeof m.header + size, NULL, 0, 0), 0);
 }

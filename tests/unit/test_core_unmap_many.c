@@ -26,7 +26,8 @@ static void map_batch(struct scene *s, uint64_t from, uint64_t n) {
         for (uint64_t i = 0; i < n; i++) {
                 iova[i] = AT + 2 * (from + i) * PAGE;
                 length[i] = PAGE;
-                s->there[from + i] = (struct link_map_entry){ .iova = iova[i], .length = PAGE, .memory = s->memory, .access = access };
+                s->there[from + i] = (struct link_map_entry){ .iova = iova[i], .length = PAGE, .memory = s->memory,
+                                                              .access = access };
         }
         map_request_start(s->h->session, &request, &a.reply);
         holder_expect(s->h, LINK_MAP);

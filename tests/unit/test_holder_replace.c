@@ -274,7 +274,8 @@ static struct told dump(struct fixture *f) {
 /* A hole in the middle of chunks: the pieces beside it are not asked for. */
 static void what_stays_between_chunks_is_not_touched(void **state) {
         const struct link_map_entry old = entry(0, 8, 0, 12), new[] = { entry(0, 3, 0, 12), entry(5, 3, 5, 12) };
-        const struct piece after[] = { PIECE(0, 1, 0), PIECE(1, 1, 1), PIECE(2, 1, 2), PIECE(5, 1, 5), PIECE(6, 1, 6), PIECE(7, 1, 7) };
+        const struct piece after[] = { PIECE(0, 1, 0), PIECE(1, 1, 1), PIECE(2, 1, 2),
+                                       PIECE(5, 1, 5), PIECE(6, 1, 6), PIECE(7, 1, 7) };
         struct fixture f;
         bool undo_failed;
 
