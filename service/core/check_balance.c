@@ -76,8 +76,8 @@ static void check_domain(struct domain *d, struct check *c) {
                 differs(c, "domain %" PRIu64 " counts %" PRIu64 " mappings of the IOMMU, and has %" PRIu64, d->id,
                         d->kernel_mappings, pieces);
         if (d->charged.of[RESOURCE_TABLE_BYTES] != domain_in_containers(d, d->tables.bytes + records) + d->window_tables)
-                differs(c, "domain %" PRIu64 " is charged %" PRIu64 " table-bytes; its tables have %" PRIu64 " and its records %" PRIu64
-                        " in each of %" PRIu64 " containers, those of its windows %" PRIu64, d->id,
+                differs(c, "domain %" PRIu64 " is charged %" PRIu64 " table-bytes; its tables have %" PRIu64 " and its records %"
+                        PRIu64 " in each of %" PRIu64 " containers, those of its windows %" PRIu64, d->id,
                         d->charged.of[RESOURCE_TABLE_BYTES], d->tables.bytes, records, d->containers, d->window_tables);
         check_windows(d, c);
 }

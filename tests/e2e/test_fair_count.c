@@ -22,7 +22,8 @@ static struct service *start_with(const char *quotas) {
 
         (void)snprintf(tenants, sizeof tenants, "[tenant me]\nrule = uid:%u\n%s[tenant other]\nown_socket = yes\n", getuid(),
                        quotas);
-        return service_start(&(struct service_options){ .tenants = tenants, .soft = "devices = edu0 edu1 edu2\ndma_delay_us = 1\n" });
+        return service_start(&(struct service_options){ .tenants = tenants,
+                                                        .soft = "devices = edu0 edu1 edu2\ndma_delay_us = 1\n" });
 }
 
 static uint64_t locked(struct iommud_client *c) {
