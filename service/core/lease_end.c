@@ -33,6 +33,17 @@ static void retire(struct lease *l, struct keepers *ret) {
         l->attachments = 0;
 }
 
+/* lease_lock held. Of those in that state, and of that session (NULL: any), the one with the lowest group from that one on. */
+static struct lease *lowest(struct broker *b, enum lease_state state, const uint64_t *session, uint64_t from) {
+        struct lease *l, *next, *found = NULL;
+
+        HASH_ITER(hh, b->leases, l, next)
+                if (l->state == state && (!session || l->session == *session) && l->group >= from &&
+                    (!found || l->group < found->group))
+                        found = l;
+        return found;
+}
+
 void lease_drop(struct broker *b, uint32_t group) {
         struct keepers k = KEEPERS_NONE;
         struct lease *l;
@@ -52,16 +63,6 @@ void lease_drop(struct broker *b, uint32_t group) {
 }
 
 /* --- a session's end ----------------------------------------------------------------------------------------------*/
-
-/* lease_lock held. The session's held lease with the lowest group from that one on. */
-static struct lease *next_held(struct broker *b, uint64_t session, uint32_t from) {
-        struct lease *l, *next, *lowest = NULL;
-
-        HASH_ITER(hh, b->leases, l, next)
-                if (l->session == session && l->state == LEASE_HELD && l->group >= from && (!lowest || l->group < lowest->group))
-                        lowest = l;
-        return lowest;
-}
 
 /* What a lease is revoked by: a duplicate, as keepers may be replaced meanwhile. */
 struct revoker {
@@ -105,19 +106,19 @@ static void give_up(struct broker *b, uint64_t session, uint32_t group) {
 }
 
 /* One group: the next from *from on, which is moved behind it. 1: done, 0: not yet, -1: there is no other. */
-static int revoke_next(struct broker *b, uint64_t session, bool holder_is_dead, uint32_t *from) {
+static int revoke_next(struct broker *b, uint64_t session, bool holder_is_dead, uint64_t *from) {
         struct revoker v;
         struct lease *l;
         int e;
 
         pthread_mutex_lock(&b->lease_lock);
-        l = next_held(b, session, *from);
+        l = lowest(b, LEASE_HELD, &session, *from);
         if (l)
                 v = revoker_of(b, l);
         pthread_mutex_unlock(&b->lease_lock);
         if (!l)
                 return -1;
-        *from = v.group + 1;
+        *from = UINT64_C(1) + v.group;
         e = ask_revoker(&v);
         fd_close(v.fd);
         if (e == -ENOTRECOVERABLE && holder_is_dead) {
@@ -131,10 +132,10 @@ static int revoke_next(struct broker *b, uint64_t session, bool holder_is_dead, 
 }
 
 int lease_revoke_session(struct broker *b, uint64_t session, bool holder_is_dead) {
-        uint32_t group = 0;
+        uint64_t from = 0;
         int result = 0, done;
 
-        while ((done = revoke_next(b, session, holder_is_dead, &group)) >= 0)
+        while ((done = revoke_next(b, session, holder_is_dead, &from)) >= 0)
                 if (done == 0)
                         result = -1;
         return result;
@@ -146,7 +147,7 @@ void lease_end_session(struct broker *b, uint64_t session) {
 
         do {
                 pthread_mutex_lock(&b->lease_lock);
-                l = next_held(b, session, 0);
+                l = lowest(b, LEASE_HELD, &session, 0);
                 if (l)
                         retire(l, &k);
                 pthread_mutex_unlock(&b->lease_lock);
@@ -184,26 +185,34 @@ bool lease_any_unrevoked(struct broker *b, uint64_t session) {
         return false;
 }
 
-void lease_check_orphans(struct broker *b) {
-        uint32_t groups[64];
-        size_t n = 0;
-        struct lease *l, *next;
+/* The lowest orphaned group from that one on. False: there is none. */
+static bool next_orphan(struct broker *b, uint64_t from, uint32_t *ret_group) {
+        struct lease *l;
+        LOCK_SCOPE(&b->lease_lock);
 
-        pthread_mutex_lock(&b->lease_lock);
-        HASH_ITER(hh, b->leases, l, next)
-                if (l->state == LEASE_ORPHANED && n < ARRAY_SIZE(groups))
-                        groups[n++] = l->group;
-        pthread_mutex_unlock(&b->lease_lock);
-        for (size_t i = 0; i < n; i++) {
-                /* A soft device ends with its holder, which is gone before its lease is. */
-                if (groups[i] < BROKER_SOFT_GROUP_BASE && !revoke_group_is_free(b->options.vfio_directory, groups[i]))
-                        continue;
-                pthread_mutex_lock(&b->lease_lock);
-                l = lease_find(b, groups[i]);
-                if (l && l->state == LEASE_ORPHANED)
-                        lease_forget(b, l);
-                pthread_mutex_unlock(&b->lease_lock);
-        }
+        l = lowest(b, LEASE_ORPHANED, NULL, from);
+        if (l)
+                *ret_group = l->group;
+        return l != NULL;
+}
+
+static void forget_orphan(struct broker *b, uint32_t group) {
+        struct lease *l;
+        LOCK_SCOPE(&b->lease_lock);
+
+        l = lease_find(b, group);
+        if (l && l->state == LEASE_ORPHANED)
+                lease_forget(b, l);
+}
+
+/* The kernel is asked without the lock, and for every one, however many stay busy. */
+void lease_check_orphans(struct broker *b) {
+        uint32_t group;
+
+        /* A soft device ends with its holder, which is gone before its lease is. */
+        for (uint64_t from = 0; next_orphan(b, from, &group); from = UINT64_C(1) + group)
+                if (group >= BROKER_SOFT_GROUP_BASE || revoke_group_is_free(b->options.vfio_directory, group))
+                        forget_orphan(b, group);
 }
 
 unsigned lease_count_orphans(struct broker *b) {

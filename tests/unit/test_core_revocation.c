@@ -19,6 +19,7 @@ static struct {
         const struct holder *holder;
         unsigned unmapped, unmapped_unkilled, unmapped_after_death, bad, fail;
         bool busy;                      /* somebody has the device open */
+        unsigned free_group;            /* but that one; 0: none */
         unsigned asked;                 /* the revoker */
         int revoker_says;               /* once the holder is dead */
         bool not_revokers;
@@ -60,8 +61,8 @@ int revoke_container_fd(int container_fd) {
 bool revoke_group_is_free(const char *vfio_dir, unsigned group) {
         LOCK_SCOPE(&vfio.lock);
 
-        (void)vfio_dir, (void)group;
-        return !vfio.busy;
+        (void)vfio_dir;
+        return !vfio.busy || group == vfio.free_group;
 }
 
 bool revoke_group_is_busy(const char *vfio_dir, unsigned group) {
@@ -124,6 +125,7 @@ static struct holder *scene_on(enum backend_kind backend, uint64_t *ret_domain) 
         vfio.holder = h;
         vfio.unmapped = vfio.unmapped_unkilled = vfio.unmapped_after_death = vfio.bad = vfio.fail = 0;
         vfio.busy = vfio.not_revokers = false;
+        vfio.free_group = 0;
         vfio.asked = 0;
         vfio.revoker_says = 0;
         pthread_mutex_unlock(&vfio.lock);
@@ -306,6 +308,26 @@ static void an_orphan_is_named_and_not_lent(void **state) {
         assert_int_equal(take(other, 1), REFUSAL_NONE);
 }
 
+/* I10: a client that keeps many devices open holds up nobody whose device is free. */
+static void orphans_that_stay_do_not_hide_others(void **state) {
+        struct lease l;
+        uint64_t domain;
+
+        (void)state;
+        scene(&domain);
+        pthread_mutex_lock(&vfio.lock);
+        vfio.busy = true;
+        vfio.free_group = 1200;
+        pthread_mutex_unlock(&vfio.lock);
+        for (uint32_t group = 1001; group <= 1200; group++)
+                lease_adopt_orphan(core.broker, 0, "beta", group, DEVICE);
+        assert_int_equal(lease_count_orphans(core.broker), 200);
+        lease_check_orphans(core.broker);
+        assert_int_equal(lease_count_orphans(core.broker), 199);
+        assert_false(lease_describe(core.broker, 1200, &l));
+        assert_true(lease_describe(core.broker, 1001, &l));
+}
+
 /* ---- sPAPR: a process of the holder's revokes, and says so ---- */
 
 static void set(int *what, int value) {
@@ -449,6 +471,7 @@ int main(void) {
                 T(another_sessions_group_is_left_alone),
                 T(a_lent_group_is_lent_to_nobody_else),
                 T(an_orphan_is_named_and_not_lent),
+                T(orphans_that_stay_do_not_hide_others),
                 T(every_group_of_a_session_is_revoked),
                 T(the_revokers_word_ends_a_session),
                 T(without_a_revoker_a_session_stays_charged_until_its_device_is_closed),
