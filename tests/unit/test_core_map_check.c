@@ -187,6 +187,22 @@ static void a_mapping_ends_where_its_memory_object_ends(void **state) {
         assert_int_equal(r.asked, 5 * PAGE);
 }
 
+/* A mapping that exposes its IOMMU pages needs the object to have all of the last one. */
+static void a_page_that_is_exposed_is_wholly_in_its_object(void **state) {
+        const struct memory m = { .id = 5, .size = 20 * PAGE, .writable = true };       /* one IOMMU page of 64K, and a part */
+        struct map_element e = { .offset = PAGE, .length = 15 * PAGE, .access = BACKEND_ACCESS_READ, .expose = true };
+        struct refusal r;
+
+        (void)state;
+        assert_int_equal(map_check_memory(&m, &e, 16, &r), 0);
+        e.length = 15 * PAGE + 1;
+        assert_int_equal(map_check_memory(&m, &e, 16, &r), -1);
+        assert_int_equal(r.reason, REFUSAL_BEYOND_OBJECT);
+        assert_int_equal(r.limit, 20 * PAGE);
+        assert_int_equal(r.asked, 32 * PAGE);
+        assert_int_equal(map_check_memory(&m, &e, 12, &r), 0);
+}
+
 static void an_end_that_wraps_is_beyond_the_object(void **state) {
         const struct memory m = { .id = 5, .size = 4 * PAGE, .writable = true };
 
@@ -256,6 +272,7 @@ int main(void) {
                 cmocka_unit_test(access_is_read_write_or_both),
                 cmocka_unit_test(a_domain_without_pages_or_ranges_takes_nothing),
                 cmocka_unit_test(a_mapping_ends_where_its_memory_object_ends),
+                cmocka_unit_test(a_page_that_is_exposed_is_wholly_in_its_object),
                 cmocka_unit_test(an_end_that_wraps_is_beyond_the_object),
                 cmocka_unit_test(a_device_writes_only_what_was_registered_for_writing),
                 cmocka_unit_test(an_overlap_of_one_byte_is_refused_and_named),
