@@ -81,6 +81,9 @@ void change_abandon(struct change *c);
 /* The operation that unmaps what goes, or the first LINK_BATCH_MAX of it; the next follow it by themselves. It takes over the
  * change when it is submitted; the caller has set domain->busy. NULL: refused. (core/unmap_op.c) */
 struct op *change_unmap_op(struct change *c, struct refusal *r);
+/* A part failed after others were done. Those cannot be taken back, and all was asked for as one thing (I9): then only the end
+ * of the domain or the session clears it. Fills the answer; the change stays as far as it came. */
+void change_quarantine(struct op *op, struct change *c, struct link_result *result);
 
 /* apply() for the first n of the gone alone, which share no pages and have no rests (a long unmap, batch by batch). */
 void change_apply_gone(struct change *c, size_t n, uint64_t *ret_bytes, uint64_t *ret_mappings);

@@ -122,26 +122,29 @@ static bool hand_on(struct op *done) {
         return true;
 }
 
-/* This part, and those after it. What parts before it have done cannot be taken back, and was asked for as one thing: then only
- * the end of the domain or the session clears it. */
-static void not_done(struct op *op, struct link_result *result) {
-        struct change *c = op->of.change.change;
+void change_quarantine(struct op *op, struct change *c, struct link_result *result) {
         struct refusal why = result->refusal;
 
-        if (!op->many || op->answer.unmapped_mappings == 0) {
-                many_end(op);
-                change_undo(c);
-                if (c->undone)
-                        c->undone(c);
-                return;
-        }
         refuse(&result->refusal, REFUSAL_DOMAIN_QUARANTINED,
                "%" PRIu64 " mappings were unmapped and the rest could not be, so the domain is quarantined; destroy it (%.200s)",
                op->answer.unmapped_mappings, why.text);
-        many_end(op);                   /* its key: who repeats it hears the same */
         result->flags |= LINK_RESULT_UNDO_FAILED;
         c->domain->state = LEDGER_QUARANTINED;
         change_abandon(c);
+}
+
+/* This part, and those after it. */
+static void not_done(struct op *op, struct link_result *result) {
+        struct change *c = op->of.change.change;
+
+        many_end(op);                   /* its key: who repeats it hears the same */
+        if (op->answer.unmapped_mappings > 0) {
+                change_quarantine(op, c, result);
+                return;
+        }
+        change_undo(c);
+        if (c->undone)
+                c->undone(c);
 }
 
 /* True: an op for the rest goes on. */

@@ -138,6 +138,8 @@ static void finish(struct op *op, struct link_result *result, int *fd) {
                 d->state = LEDGER_QUARANTINED;
         if (op_outcome_unknown(result))
                 change_abandon(c);
+        else if (result->refusal.reason != REFUSAL_NONE && op->answer.unmapped_mappings > 0)
+                change_quarantine(op, c, result);
         else if (result->refusal.reason != REFUSAL_NONE) {
                 change_undo(c);
                 undone(c);

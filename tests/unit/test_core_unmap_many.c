@@ -183,6 +183,37 @@ static void a_later_part_that_is_refused_quarantines(void **state) {
         holder_expect_silence(s.h);
 }
 
+/* The same of a reset of the windows, which ends with an operation of another kind. */
+static void a_reset_that_is_refused_half_way_quarantines(void **state) {
+        static struct scene s;
+        struct asked a = asked_new();
+
+        (void)state;
+        begin(&s);
+        windows_reset_request(s.h->session, &(struct reset_windows_request){ .domain = s.domain }, &a.reply);
+        expect_part(&s, 0, LINK_BATCH_MAX);
+        holder_done(s.h);
+        expect_part(&s, LINK_BATCH_MAX, MANY - LINK_BATCH_MAX);
+        holder_refuse(s.h, REFUSAL_BACKEND_REFUSED, 0);
+        assert_refused(&a, REFUSAL_DOMAIN_QUARANTINED);
+        assert_int_equal(charged("alpha", RESOURCE_MAPPINGS), MANY - LINK_BATCH_MAX);
+        ask_map(s.h, s.domain, s.memory, AT, PAGE, 0, &a);
+        assert_refused(&a, REFUSAL_DOMAIN_QUARANTINED);
+}
+
+static void a_reset_whose_first_part_is_refused_leaves_everything(void **state) {
+        static struct scene s;
+        struct asked a = asked_new();
+
+        (void)state;
+        begin(&s);
+        windows_reset_request(s.h->session, &(struct reset_windows_request){ .domain = s.domain }, &a.reply);
+        expect_part(&s, 0, LINK_BATCH_MAX);
+        holder_refuse(s.h, REFUSAL_BACKEND_REFUSED, 0);
+        assert_refused(&a, REFUSAL_BACKEND_REFUSED);
+        assert_there(&s, MANY);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, core_setup, core_teardown)
 
 int main(void) {
@@ -192,6 +223,8 @@ int main(void) {
                 T(so_is_what_was_only_intended),
                 T(a_first_part_that_is_refused_leaves_everything),
                 T(a_later_part_that_is_refused_quarantines),
+                T(a_reset_that_is_refused_half_way_quarantines),
+                T(a_reset_whose_first_part_is_refused_leaves_everything),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
