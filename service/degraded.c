@@ -49,4 +49,8 @@ void degraded_note(struct broker *b, const struct config *config) {
                 broker_note_degraded(b, "holders run with the service's own uid and in its cgroup (holder_uids is not set): they "
                                         "are not fenced from each other by the kernel, and what they pin is charged to the "
                                         "service");
+        else if (config->holder_gid == CONFIG_GID_NONE)
+                broker_note_degraded(b, "holders have uids of their own but no group (holder_group is not set, and there is no "
+                                        "group iommud-holder): they cannot come back to a restarted service, which ends their "
+                                        "sessions");
 }

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -99,10 +100,46 @@ static void test_they_come_back(void **state) {
         service_end(s);
 }
 
+static bool says(const struct service *s, const char *what) {
+        Iommud__V1__GetStatusResponse *status = service_status(s);
+        bool said = false;
+
+        for (size_t i = 0; i < status->n_degraded; i++)
+                said = said || strstr(status->degraded[i], what);
+        iommud__v1__get_status_response__free_unpacked(status, NULL);
+        return said && service_logged(s, what);
+}
+
+/* The socket that holders come back to is its owner's and their group's: without one they stay away, and the operator must not have
+ * to find out why. */
+static void test_without_a_group_they_cannot_and_that_is_said(void **state) {
+        const struct service_options alone = { .own_holder_uids = true, .limits = "recover_seconds = 2\n",
+                                               .service = "holder_uids = 2000000000-2000000063\nholder_group =\n" };
+        struct service *s;
+        struct agent a;
+
+        (void)state;
+        if (!running_as_root())
+                skip_because("holders with uids of their own take root");
+        s = start();
+        assert_false(says(s, "holder_group"));
+        service_end(s);
+        s = service_start(&alone);
+        assert_true(says(s, "holder_group"));
+        agent_start(&a);
+        agent_ok(&a, "connect %s", s->client);
+        service_kill(s);
+        service_launch(s);
+        service_wait_sessions(s, 0);
+        agent_kill(&a);
+        service_end(s);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_teardown(test_uids_are_their_own, harness_teardown),
                 cmocka_unit_test_teardown(test_they_come_back, harness_teardown),
+                cmocka_unit_test_teardown(test_without_a_group_they_cannot_and_that_is_said, harness_teardown),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
