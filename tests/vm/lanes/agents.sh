@@ -5,7 +5,7 @@
 #   agent NAME UID [CGROUP]  starts one; CGROUP is a folder
 #   ask NAME COMMAND...      its answer is in $answer
 #   expect WHAT NAME ANSWER COMMAND...   the answer must begin with ANSWER
-#   insist WHAT NAME ANSWER COMMAND...   the same, for 30 s: while something ends that ends by itself
+#   insist WHAT NAME ANSWER COMMAND...   the same, for 30 s ($patience): while something ends that ends by itself
 #   agent_pid NAME           agent_kill NAME (SIGKILL, and waits)      agent_end NAME
 
 declare -A agent_in agent_out agent_pids
@@ -46,7 +46,7 @@ expect() {
 }
 
 insist() {
-  local until=$((SECONDS + 30)) name=$2 wanted=$3
+  local until=$((SECONDS + ${patience:-30})) name=$2 wanted=$3
   until
     ask "$name" "${@:4}"
     [[ $answer == "$wanted"* ]] || [ "$SECONDS" -ge "$until" ]
