@@ -83,14 +83,15 @@ static void give_batch_back(struct lazy *l, struct op *first) {
         l->first = first;
 }
 
-/* An op that flushes what waits, to be submitted without the lock; NULL: nothing does, one is under way, no memory. */
+/* An op that flushes what waits, to be submitted without the lock; NULL: nothing does, one is under way, no memory. Nor while
+ * the domain is being destroyed: that takes with it what waits, and the flush would finish on a domain that is gone. */
 static struct op *flush_begin(struct domain *d) {
         struct lazy *l = &d->lazy;
         struct link_unmap_entry *entries;
         struct op *op, *batch;
         size_t n;
 
-        if (!l->first || l->flush)
+        if (!l->first || l->flush || d->state == LEDGER_ENDING)
                 return NULL;
         n = take_batch(l, &batch);
         op = op_new(d->session, LEDGER_OP_UNMAP, LINK_UNMAP, n * sizeof *entries);

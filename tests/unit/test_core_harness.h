@@ -219,18 +219,22 @@ static inline uint64_t charged(const char *tenant, enum resource what) {
 /* ---- the holder ---- */
 
 static inline bool holder_receive(struct holder *h, int timeout_ms) {
+        const uint64_t end = monotonic_ms() + (uint64_t)timeout_ms;
         struct pollfd p = { .fd = h->link, .events = POLLIN };
+        struct link_header last = h->got.header;
         ssize_t n;
 
-        for (;;) {
-                if (poll(&p, 1, timeout_ms) != 1)
+        for (uint64_t now = monotonic_ms(); now <= end; now = monotonic_ms()) {
+                if (poll(&p, 1, (int)(end - now)) != 1)
                         return false;
                 n = fdmsg_receive(h->link, &h->got, sizeof h->got, h->fds, 0);
                 if (n <= 0)
                         return false;
-                if (h->got.header.type != LINK_SETTLED) /* comes at any time */
+                if (h->got.header.type != LINK_SETTLED)
                         return true;
+                h->got.header = last;   /* that comes at any time, and nobody answers it */
         }
+        return false;
 }
 
 static inline void holder_expect(struct holder *h, enum link_type type) {
