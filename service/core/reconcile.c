@@ -81,8 +81,8 @@ static void reconcile_attachments(struct session *s, struct recovery *rec, unsig
                         continue;
                 }
                 a->state = LEDGER_LIVE;
-                if (!there->a.acked)
-                        holder_link_post(s->link, LINK_ATTACH_ACK, 0, there->domain, &ack, sizeof ack, NULL, 0);
+                /* Also where the last service had said so: a holder gives out no device fd on the word of one that is gone. */
+                holder_link_post(s->link, LINK_ATTACH_ACK, 0, there->domain, &ack, sizeof ack, NULL, 0);
         }
 }
 
