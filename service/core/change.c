@@ -134,6 +134,29 @@ static int refuse_disagreement(struct change *c, const struct shared_page *p, co
         return -1;
 }
 
+/* Pages that were exposed while larger ones were the smallest known are taken as a whole, also what nobody has of them. */
+static int check_exposed(struct change *c, const struct mapping *m, struct refusal *r) {
+        struct shared_page_set *pages = &c->domain->pages;
+        struct iova_range seen = mapping_seen(m);
+
+        for (struct shared_page *p = shared_page_in(pages, seen); p && p->iova <= seen.last; p = shared_page_next(pages, p)) {
+                const struct mapping *other = sharer(c->domain, p, m);
+                uint64_t last = p->iova + (UINT64_C(1) << p->page_shift) - 1;
+
+                if (p->page_shift == m->page_shift)
+                        continue;
+                refuse(r, REFUSAL_OVERLAP,
+                       "0x%" PRIx64 "-0x%" PRIx64 " touches the IOMMU page 0x%" PRIx64 "-0x%" PRIx64 ", all of which is exposed "
+                       "for the mapping 0x%" PRIx64 "-0x%" PRIx64 ", made before the domain had a device; unmap that first",
+                       m->range.first, m->range.last, p->iova, last, other ? other->range.first : p->iova,
+                       other ? other->range.last : last);
+                r->conflict_first = other ? other->range.first : p->iova;
+                r->conflict_last = other ? other->range.last : last;
+                return -1;
+        }
+        return 0;
+}
+
 /* The page at iova for a mapping that comes: the one that is there, or a new one. NULL: refused. */
 static struct shared_page *page_for(struct change *c, const struct mapping *m, uint64_t iova, struct refusal *r) {
         struct shared_page *p = shared_page_find(&c->domain->pages, iova);
@@ -229,6 +252,8 @@ int change_add(struct change *c, struct mapping *m, bool rest, struct refusal *r
         }
         *slot = m;
         c->n_rests += rest;
+        if (!rest && check_exposed(c, m, r) < 0)
+                return -1;
         if (mapping_body_entry(m, &body)) {
                 if (tell_new(c, &body, r) < 0)
                         return -1;

@@ -6,10 +6,13 @@
 
 #include <bsd/sys/tree.h>
 
+#include "util/iova.h"
+
 /*
  * IOMMU pages of a domain that mappings cover only in part, and that their clients agreed to expose (DESIGN, section 7).
  * Several mappings may share one: they are counted (I3), agree on what is behind the page (I4), and what a device may do
- * with it is the union of what they ask for. Pages that a mapping covers wholly are its alone and not in here.
+ * with it is the union of what they ask for. Pages that a mapping covers wholly are its alone and not in here. They do not overlap,
+ * but need not have one size: an IOMMU that comes with the first device may have smaller ones than were known before.
  *
  * Not locked in here: the session's lock protects it.
  */
@@ -40,6 +43,8 @@ void shared_page_set_clear(struct shared_page_set *s);
 struct shared_page *shared_page_find(struct shared_page_set *s, uint64_t iova);
 /* The first one at iova or above. */
 struct shared_page *shared_page_from(struct shared_page_set *s, uint64_t iova);
+/* The first one that has a part of the range, wherever it begins; NULL: none. */
+struct shared_page *shared_page_in(struct shared_page_set *s, struct iova_range range);
 struct shared_page *shared_page_next(struct shared_page_set *s, struct shared_page *p);
 /* A new page that nobody counts yet; NULL: out of memory. */
 struct shared_page *shared_page_add(struct shared_page_set *s, uint64_t iova);
