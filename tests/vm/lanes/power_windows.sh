@@ -116,10 +116,6 @@ windows_second() {
   windows_listed
 }
 
-windows_listed() {
-  windows_listed
-}
-
 # What an operator sees of it, in both forms among the results.
 windows_listed() {
   iommuctl window list "$domain_id" >"$LAB_OUT/windows.txt" || true
