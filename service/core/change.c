@@ -42,6 +42,7 @@ void change_free(struct change *c) {
                 return;
         free(c->gone);
         free(c->made);
+        free(c->elements);
         free(c->pages);
         free(c->old);
         free(c->new);
@@ -261,6 +262,27 @@ int change_add(struct change *c, struct mapping *m, bool rest, struct refusal *r
                 c->new_pieces += mapping_pieces(m);
         }
         return add_pages(c, m, r);
+}
+
+int change_note_element(struct change *c, size_t element, struct refusal *r) {
+        uint32_t *slot = APPEND(c, elements);
+
+        if (!slot)
+                return out_of_memory(r);
+        *slot = (uint32_t)element;
+        return 0;
+}
+
+void change_name_element(const struct change *c, size_t n_old, struct refusal *r) {
+        size_t entry = r->element < 0 ? SIZE_MAX : (size_t)r->element - n_old;  /* an unmap becomes too large */
+        struct iova_range range;
+
+        r->element = -1;
+        if (entry >= c->n_new || !iova_range_make(c->new[entry].iova, c->new[entry].length, &range))
+                return;
+        for (size_t i = 0; i < c->n_elements && r->element < 0; i++)
+                if (iova_range_overlaps(mapping_seen(c->made[i]), range))
+                        r->element = (int32_t)c->elements[i];
 }
 
 int change_remove(struct change *c, struct mapping *m, struct refusal *r) {

@@ -34,8 +34,10 @@ static void finish_map(struct op *op, struct link_result *result, int *fd) {
                 change_abandon(c);
         else if (result->refusal.reason == REFUSAL_NONE)
                 change_apply(c, &bytes, &mappings);
-        else
+        else {
+                change_name_element(c, op->of.change.n_old, &result->refusal);
                 change_undo(c);
+        }
         change_free(c);
 }
 
@@ -130,7 +132,7 @@ static int admit_elements(struct change *c, const struct map_request *req, uint6
                 size_t i = l.next;
                 uint64_t memory = next_element(&l, &e);
 
-                if (admit_element(c, &e, memory, r) < 0) {
+                if (admit_element(c, &e, memory, r) < 0 || change_note_element(c, i, r) < 0) {
                         r->element = (int32_t)i;
                         return -1;
                 }
