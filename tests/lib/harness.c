@@ -23,8 +23,8 @@
 #include "transport/tsan.h"
 #include "util/cleanup.h"
 
-#define START_MS 30000U
-#define STOP_MS 30000U
+#define START_MS at_least(30000)        /* of what is not waited for by itself */
+#define STOP_MS START_MS
 #define LEDGER_VIOLATIONS 4             /* exit status of iommuctl ledger check */
 
 static struct service *services;        /* not ended yet */
@@ -58,6 +58,10 @@ unsigned harness_patience_ms(void) {
         unsigned long seconds = given ? strtoul(given, NULL, 0) : 20;
 
         return seconds > 0 && seconds < 3600 ? (unsigned)seconds * 1000U : 20000U;
+}
+
+static unsigned at_least(unsigned ms) {
+        return harness_patience_ms() > ms ? harness_patience_ms() : ms;
 }
 
 bool running_as_root(void) {
@@ -254,9 +258,9 @@ void service_write_config(struct service *s, const struct service_options *o) {
         char me[128];
 
         (void)snprintf(me, sizeof me, "[tenant me]\nrule = uid:%u\n", getuid());
-        service_write_text(s, "[service]\nbackend = soft\nstate_directory = %s\nruntime_directory = %s\n%s%s\n"
+        service_write_text(s, "[service]\nbackend = %s\nstate_directory = %s\nruntime_directory = %s\n%s%s\n"
                               "[limits]\n%s%s\n[soft]\n%s\n[defaults]\n%s\n%s\n",
-                           s->state, s->runtime, o->own_holder_uids ? "" : "holder_uids =\n",
+                           o->backend ? o->backend : "soft", s->state, s->runtime, o->own_holder_uids ? "" : "holder_uids =\n",
                            o->service ? o->service : "",
                            /* holders of a test that crashed do not wait for ever */
                            o->limits && strstr(o->limits, "orphan_seconds") ? "" : "orphan_seconds = 300\n",

@@ -43,6 +43,7 @@ struct service {
 
 /* Lines for the sections of the configuration; NULL: none. */
 struct service_options {
+        const char *backend;            /* NULL: soft */
         const char *service, *limits, *soft, *defaults;
         const char *tenants;            /* whole sections; NULL: the tenant "me" for our uid */
         bool own_holder_uids;           /* as root: holders get uids of their own */
