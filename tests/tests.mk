@@ -85,9 +85,9 @@ $(VM_PROBES): CFLAGS := $(filter-out -fsanitize=% --coverage,$(CFLAGS))
 $(VM_PROBES): LDFLAGS := $(filter-out -fsanitize=% --coverage,$(LDFLAGS))
 
 # Whatever a lane runs in its machine beside the programs themselves. A name, not paths: lanes say where the build is in their
-# own way. The model's lane is on the PC.
+# own way.
 .PHONY: vm-programs
-vm-programs: $(AGENT) $(EXAMPLES) $(VM_PROBES) $(filter $(BUILD)/tests/contract/%,$(TEST_BIN)) $(if $(ARCH),,$(REFERENCE))
+vm-programs: $(AGENT) $(EXAMPLES) $(VM_PROBES) $(filter $(BUILD)/tests/contract/%,$(TEST_BIN)) $(REFERENCE)
 
 ## make check-vm     the same on the kernel's real VFIO, in virtual machines (LANE=name for one lane)
 .PHONY: check-vm

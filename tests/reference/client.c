@@ -95,6 +95,28 @@ static int do_unmap(const struct order *o, struct report *r) {
         return iommud_unmap_with(domains[o->domain], entries, o->n, &options, &r->bytes);
 }
 
+static int do_window(const struct order *o, struct report *r) {
+        const struct iommud_window_options options = { .size = sizeof options, .length = o->length, .page_shift = o->flags,
+                                                       .quota = o->limit };
+        int k = iommud_window_create(domains[o->domain], &options, &r->windows[0]);
+
+        r->id = k < 0 ? 0 : r->windows[0].id;
+        return k;
+}
+
+static int describe_windows(const struct order *o, struct report *r) {
+        struct iommud_window *list;
+        size_t n;
+        int k = iommud_window_query(domains[o->domain], &list, &n, NULL);
+
+        if (k < 0)
+                return k;
+        r->n_windows = (uint32_t)n;
+        memcpy(r->windows, list, (n < REPORT_WINDOWS ? n : REPORT_WINDOWS) * sizeof *list);
+        iommud_window_list_free(list);
+        return 0;
+}
+
 static int do_quotas(struct report *r) {
         size_t n = sizeof r->quotas / sizeof r->quotas[0];
         int k = iommud_quota_get(client, r->quotas, &n);
@@ -117,7 +139,7 @@ static int do_describe(const struct order *o, struct report *r) {
         r->n = (uint32_t)n;
         memcpy(r->list, list, (n < MAPPINGS ? n : MAPPINGS) * sizeof *list);
         iommud_mapping_list_free(list);
-        return 0;
+        return describe_windows(o, r);
 }
 
 static int do_transfer(const struct order *o) {
@@ -187,6 +209,10 @@ static int obey(const struct order *o, int fd, struct report *r) {
                 return iommud_unmap_all(domains[o->domain], &r->bytes);
         case ORDER_SYNC:
                 return iommud_domain_sync(domains[o->domain], &r->bytes);
+        case ORDER_WINDOW:
+                return do_window(o, r);
+        case ORDER_UNWINDOW:
+                return iommud_window_remove(domains[o->domain], o->window, (int)o->flags);
         case ORDER_QUOTAS:
                 return do_quotas(r);
         case ORDER_DESCRIBE:

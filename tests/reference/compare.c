@@ -32,6 +32,7 @@ static int errno_of(enum iommud_reason reason) {
         case IOMMUD_REASON_PARTIAL_UNMAP:
         case IOMMUD_REASON_IN_USE:
         case IOMMUD_REASON_DEVICE_BUSY:
+        case IOMMUD_REASON_BACKEND_REFUSED:
                 return -EBUSY;
         case IOMMUD_REASON_NOT_MAPPED:
                 return -ENOENT;
@@ -42,6 +43,12 @@ static int errno_of(enum iommud_reason reason) {
                 return -EAGAIN;
         case IOMMUD_REASON_UNSUPPORTED:
                 return -ENOTSUP;
+        case IOMMUD_REASON_NO_WINDOW:
+                return -ERANGE;
+        case IOMMUD_REASON_WINDOW_SIZE:
+                return -E2BIG;
+        case IOMMUD_REASON_WINDOW_LIMIT:
+                return -ENOSPC;
         default:
                 return -EINVAL;
         }
@@ -51,17 +58,22 @@ static int errno_of(enum iommud_reason reason) {
 static bool is_hole(const struct run *r, const struct op *op, int64_t element, uint64_t first, uint64_t last) {
         const struct model_domain *d = &r->model.clients[op->client].domains[op->domain];
         const struct op_element *e = &op->e[element];
-        uint64_t cell = model_cell_bytes(&r->model), end = r->world.base + r->world.n_pages * r->world.page;
 
         if (first > last || first > e->iova + (e->length - 1) || last < e->iova)
                 return false;
-        for (uint64_t at = first > r->world.base ? first : r->world.base; at <= last && at < end; at += cell) {
-                int16_t which = d->cell[(at - r->world.base) / cell];
+        for (int i = 0; i < MAPPINGS; i++) {
+                const struct model_mapping *x = &d->mappings[i];
 
-                if (which >= 0 && !d->mappings[which].waits)
+                if (x->there && !x->waits && x->iova <= last && x->iova + (x->length - 1) >= first)
                         return false;
         }
         return true;
+}
+
+/* The kernel is asked in an order of the holder's own. */
+static bool is_not_registered(const struct run *r, const struct op *op, const struct complaint *c, int64_t element) {
+        return c->reason == IOMMUD_REASON_BACKEND_REFUSED && element >= 0 && element < op->n &&
+               !model_can_register(&r->model, op->client, op->e[element].memory);
 }
 
 static bool is_right(const struct run *r, const struct op *op, const struct verdict *v, const struct complaint *c,
@@ -70,7 +82,8 @@ static bool is_right(const struct run *r, const struct op *op, const struct verd
 
         if (op->kind == OP_CONNECT)     /* that connection carries a reason and a text */
                 return e->reason == c->reason && p->result == errno_of(c->reason);
-        return e->reason == c->reason && p->result == errno_of(c->reason) && e->element == v->element &&
+        return e->reason == c->reason && p->result == errno_of(c->reason) &&
+               (e->element == v->element || is_not_registered(r, op, c, e->element)) &&
                (!c->amounts || (e->limit == c->limit && e->used == c->used && e->asked == c->asked)) &&
                (c->resource == 0 || e->resource == c->resource) &&
                (!c->conflict || (e->conflict_first == c->conflict_first && e->conflict_last == c->conflict_last)) &&
@@ -112,6 +125,14 @@ static bool same(struct run *r, const char *what, uint64_t got, uint64_t right) 
         return got == right || disagree(r, "%s: the service has 0x%" PRIx64 ", the model 0x%" PRIx64, what, got, right);
 }
 
+static bool compare_window(struct run *r, const struct iommud_window *got, const struct model_window_view *w) {
+        return same(r, "a window's start", got->start, w->start) && same(r, "its length", got->length, w->length) &&
+               same(r, "its page", UINT64_C(1) << got->page_shift, w->page) && same(r, "its quota", got->quota, w->quota) &&
+               same(r, "its table bytes", got->table_bytes, w->table_bytes) &&
+               same(r, "its mappings", got->mappings, w->mappings) &&
+               same(r, "its mapped bytes", got->mapped_bytes, w->mapped_bytes);
+}
+
 bool compare_answer(struct run *r, const struct op *op, const struct verdict *v, const struct report *p) {
         if (p->result < 0) {
                 for (uint32_t i = 0; i < v->n; i++)
@@ -130,6 +151,8 @@ bool compare_answer(struct run *r, const struct op *op, const struct verdict *v,
         case OP_UNMAP_ALL:
         case OP_SYNC:
                 return same(r, "bytes unmapped or flushed", p->bytes, v->bytes);
+        case OP_WINDOW:
+                return compare_window(r, &p->windows[0], &v->window);
         default:
                 return true;
         }
@@ -143,7 +166,7 @@ bool compare_balances(struct run *r) {
 
                 host_balance(r->host, t, limit, used);
                 model_balance(&r->model, t, right);
-                for (unsigned i = 1; i < IOMMUD_RESOURCE_WINDOWS; i++) {
+                for (unsigned i = 1; i < RESOURCES; i++) {
                         char what[64];
 
                         (void)snprintf(what, sizeof what, "tenant %u, resource %u, %s", t, i, "limit");
@@ -160,12 +183,13 @@ bool compare_balances(struct run *r) {
 /* ---- domains ---- */
 
 /* The world is as we think: what a device's domain can be like. */
-static bool compare_constraints(struct run *r, const struct iommud_constraints *c, bool known) {
+static bool compare_constraints(struct run *r, const struct iommud_constraints *c, uint64_t page, bool known) {
         static const struct world_range all = { 0, UINT64_MAX };
-        const struct world_range *ranges = known ? r->world.ranges : &all;
-        uint32_t n = known ? r->world.n_ranges : 1;
+        bool limited = known && !r->world.windows;
+        const struct world_range *ranges = limited ? r->world.ranges : &all;
+        uint32_t n = limited ? r->world.n_ranges : 1;
 
-        if (!same(r, "smallest page", c->page_sizes & -c->page_sizes, r->world.page) || !same(r, "usable ranges", c->n_ranges, n))
+        if (!same(r, "smallest page", c->page_sizes & -c->page_sizes, page) || !same(r, "usable ranges", c->n_ranges, n))
                 return false;
         for (uint32_t i = 0; i < n; i++)
                 if (!same(r, "a range's first", c->ranges[i].first, ranges[i].first) ||
@@ -192,25 +216,25 @@ static bool compare_info(struct run *r, uint32_t client, uint32_t domain, const 
                same(r, "domain: shared pages", info->shared_pages, counts.shared_pages) &&
                same(r, "domain: table bytes", info->table_bytes, counts.table_bytes) &&
                same(r, "domain: attachments", info->attachments, attached) &&
-               compare_constraints(r, &info->constraints, model_knows_constraints(&r->model, d)) &&
+               compare_constraints(r, &info->constraints, model_smallest_page(&r->model, d),
+                                   model_knows_constraints(&r->model, d)) &&
                same(r, "domain: lazy", info->flush_mode == IOMMUD_FLUSH_LAZY, d->lazy);
 }
 
-static const struct model_mapping *mapping_at(const struct run *r, const struct model_domain *d, uint64_t iova) {
-        uint64_t cell = model_cell_bytes(&r->model), bytes = r->world.n_pages * r->world.page;
-
-        if (iova < r->world.base || iova - r->world.base >= bytes)
-                return NULL;
-        return d->cell[(iova - r->world.base) / cell] < 0 ? NULL : &d->mappings[d->cell[(iova - r->world.base) / cell]];
+static const struct model_mapping *mapping_at(const struct model_domain *d, uint64_t iova) {
+        for (int i = 0; i < MAPPINGS; i++)
+                if (d->mappings[i].there && d->mappings[i].iova == iova)
+                        return &d->mappings[i];
+        return NULL;
 }
 
 static bool compare_mapping(struct run *r, uint32_t client, const struct model_domain *d, const struct iommud_mapping *got) {
-        const struct model_mapping *x = mapping_at(r, d, got->iova);
+        const struct model_mapping *x = mapping_at(d, got->iova);
         uint64_t first, last;
         uint32_t access;
         bool partial;
 
-        if (!x || x->iova != got->iova)
+        if (!x)
                 return disagree(r, "the service lists a mapping at 0x%" PRIx64 ", the model has none there", got->iova);
         model_exposure(&r->model, d, x, &partial, &first, &last, &access);
         if (got->exposed_first <= got->exposed_last && !partial)
@@ -222,6 +246,18 @@ static bool compare_mapping(struct run *r, uint32_t client, const struct model_d
                (!partial || (same(r, "a mapping's first exposed byte", got->exposed_first, first) &&
                              same(r, "a mapping's last exposed byte", got->exposed_last, last) &&
                              same(r, "a mapping's exposed access", got->exposed_access, access)));
+}
+
+static bool compare_windows(struct run *r, const struct model_domain *d, const struct report *p) {
+        struct model_window_view right[REPORT_WINDOWS];
+        uint32_t n = model_windows(&r->model, d, right);
+
+        if (!same(r, "windows", p->n_windows, n))
+                return false;
+        for (uint32_t i = 0; i < n; i++)
+                if (!compare_window(r, &p->windows[i], &right[i]))
+                        return false;
+        return true;
 }
 
 bool compare_domain(struct run *r, uint32_t client, uint32_t domain) {
@@ -238,7 +274,7 @@ bool compare_domain(struct run *r, uint32_t client, uint32_t domain) {
         for (uint32_t i = 0; i < p->n; i++)
                 if (!compare_mapping(r, client, d, &p->list[i]))
                         return false;
-        return true;
+        return !d->met || compare_windows(r, d, p);
 }
 
 bool compare_capabilities(struct run *r, uint32_t client, uint32_t device) {
@@ -249,5 +285,5 @@ bool compare_capabilities(struct run *r, uint32_t client, uint32_t device) {
         p = crew_order(r, client, &o, -1);
         if (!p || p->result < 0)
                 return disagree(r, "client %u is not told the constraints: %s", client, p ? p->error.text : "it is gone");
-        return compare_constraints(r, &p->constraints, !r->world.at_attach);
+        return compare_constraints(r, &p->constraints, r->world.host_page, !r->world.at_attach);
 }

@@ -16,6 +16,15 @@ struct host {
         char directory[TENANTS][128];
 };
 
+static bool is_installed(const struct host *h) {
+        return h->service == &h->installed;
+}
+
+/* Clients are as we are, and find their tenant's sockets; else each tenant is a user. */
+static bool has_own_sockets(const struct host *h) {
+        return h->world->kind == WORLD_SOFT;
+}
+
 static const char *const tenant_names[TENANTS] = { "red", "blue" };
 
 /* ---- a tenant's configuration ---- */
@@ -31,17 +40,17 @@ static void upsert(struct host *h, uint32_t tenant, bool create, const uint64_t 
         t.name = (char *)tenant_names[tenant];
         t.allow_unsealed = allow_unsealed;
         request.tenant = &t;
-        request.create_only = create && h->service != &h->installed;    /* that one may have it from an earlier run */
+        request.create_only = create && !is_installed(h);       /* that one may have it from an earlier run */
         request.fields = IOMMUD__V1__TENANT_FIELD__TENANT_FIELD_QUOTAS | IOMMUD__V1__TENANT_FIELD__TENANT_FIELD_ALLOW_UNSEALED;
         if (create) {
                 request.fields = 0;
-                t.own_socket = h->service != &h->installed;
+                t.own_socket = has_own_sockets(h);
                 rule.uid_set_case = IOMMUD__V1__RULE__UID_SET_UID;
                 rule.uid = host_uid(h, tenant);
                 t.rules = rules;
                 t.n_rules = t.own_socket ? 0 : 1;
         }
-        for (unsigned i = 1; limit && i < IOMMUD_RESOURCE_WINDOWS; i++) {
+        for (unsigned i = 1; limit && i < RESOURCES; i++) {
                 iommud__v1__quota__init(&quotas[i]);
                 quotas[i].resource = (Iommud__V1__Resource)i;
                 quotas[i].limit = limit[i];
@@ -68,7 +77,7 @@ const char *host_directory(const struct host *h, uint32_t tenant) {
 }
 
 uid_t host_uid(const struct host *h, uint32_t tenant) {
-        return h->service == &h->installed ? 1001 + tenant : 0;
+        return has_own_sockets(h) ? 0 : 1001 + tenant;
 }
 
 void host_balance(struct host *h, uint32_t tenant, uint64_t ret_limit[RESOURCES], uint64_t ret_used[RESOURCES]) {
@@ -95,23 +104,35 @@ void host_balance(struct host *h, uint32_t tenant, uint64_t ret_limit[RESOURCES]
 
 /* ---- life ---- */
 
+/* [soft], where that is the backend. */
+static const char *write_soft(const struct world *w, char *soft, size_t size) {
+        if (w->kind == WORLD_SOFT)
+                (void)snprintf(soft, size,
+                               "devices = edu0 edu1 edu2 edu3\ndma_delay_us = 1\npage_sizes = %s\nmax_mappings = %u\n"
+                               "aperture = 0x%llx-0x%llx\nreserved = 0x%llx-0x%llx\n", w->page_sizes, w->max_mappings,
+                               (unsigned long long)w->ranges[0].first, (unsigned long long)w->ranges[1].last,
+                               (unsigned long long)w->ranges[0].last + 1, (unsigned long long)w->ranges[1].first - 1);
+        return w->kind == WORLD_SOFT ? soft : NULL;
+}
+
+/* Where it is emulated, everything takes its time, and nothing may happen by itself meanwhile. */
 static struct service *start_service(const struct world *w) {
+        bool slow = w->kind != WORLD_SOFT;
         char soft[400], limits[300], host[200], cap[64] = "", tables[64] = "";
 
-        (void)snprintf(soft, sizeof soft,
-                       "devices = edu0 edu1 edu2 edu3\ndma_delay_us = 1\npage_sizes = %s\nmax_mappings = %u\n"
-                       "aperture = 0x%llx-0x%llx\nreserved = 0x%llx-0x%llx\n", w->page_sizes, w->max_mappings,
-                       (unsigned long long)w->ranges[0].first, (unsigned long long)w->ranges[1].last,
-                       (unsigned long long)w->ranges[0].last + 1, (unsigned long long)w->ranges[1].first - 1);
         (void)snprintf(limits, sizeof limits,
-                       "session_starts_per_second = 10000\nrecover_seconds = 5\norphan_seconds = 30\nlazy_flush_ms = 60000\n"
-                       "lazy_flush_mappings = %u\nlazy_flush_bytes = 4294967295\n", w->lazy_mappings);
+                       "session_starts_per_second = 10000\nrecover_seconds = %u\norphan_seconds = %u\nlazy_flush_ms = 60000\n"
+                       "lazy_flush_mappings = %u\nlazy_flush_bytes = 4294967295\n%s", slow ? 120 : 5, slow ? 300 : 30,
+                       w->lazy_mappings, slow ? "unclaimed_token_seconds = 300\nregister_deadline_ms = 120000\n" : "");
         if (w->host_locked != UINT64_MAX)
                 (void)snprintf(cap, sizeof cap, "locked_bytes = %llu\n", (unsigned long long)w->host_locked);
         if (w->host_tables != UINT64_MAX)
                 (void)snprintf(tables, sizeof tables, "table_bytes = %llu\n", (unsigned long long)w->host_tables);
         (void)snprintf(host, sizeof host, "[host]\n%s%s", cap, tables);
-        return service_start(&(struct service_options){ .limits = limits, .soft = soft, .tenants = host });
+        return service_start(&(struct service_options){ .backend = w->kind == WORLD_SPAPR ? "vfio-spapr" : NULL,
+                                                        .service = w->kind == WORLD_SPAPR ? "holder_group = 2000\n" : NULL,
+                                                        .own_holder_uids = w->kind == WORLD_SPAPR, .limits = limits,
+                                                        .soft = write_soft(w, soft, sizeof soft), .tenants = host });
 }
 
 static pid_t installed_pid(void) {
@@ -140,7 +161,7 @@ struct host *host_begin(const struct world *w) {
         h->world = w;
         h->installed = (struct service){ .client = "/run/iommud/client", .operator_socket = "/run/iommud/operator/operator.sock",
                                          .pid = -1 };
-        h->service = w->kind == WORLD_SOFT ? start_service(w) : &h->installed;
+        h->service = w->kind == WORLD_TYPE1 ? &h->installed : start_service(w);
         if (w->kind == WORLD_TYPE1) {
                 set_dma_entry_limit(w);
                 host_settle(h, 0);      /* what a run that failed has left ends by itself */
@@ -155,7 +176,7 @@ void host_end(struct host *h) {
         host_check(h);
         for (uint32_t i = 0; i < TENANTS; i++)
                 service_assert_nothing_used(h->service, tenant_names[i]);
-        if (h->service != &h->installed)
+        if (!is_installed(h))
                 service_end(h->service);
         free(h);
 }
@@ -167,7 +188,7 @@ void host_kill_holder(struct host *h, pid_t client) {
 void host_kill_broker(struct host *h) {
         pid_t pid;
 
-        if (h->service != &h->installed) {
+        if (!is_installed(h)) {
                 service_kill(h->service);
                 return;
         }
@@ -188,7 +209,7 @@ static bool answers(struct host *h) {
 }
 
 void host_start_broker(struct host *h) {
-        if (h->service != &h->installed)
+        if (!is_installed(h))
                 service_launch(h->service);
         else
                 wait_for(installed_pid() > 0 && answers(h));

@@ -6,8 +6,8 @@
 #include "model.h"
 
 /*
- * The service under test and who runs it: one of the test's own (soft), or the installed one under systemd. Ends the process with
- * a message when what it needs cannot be had.
+ * The service under test and who runs it: one of the test's own (soft, spapr), or the installed one under systemd. Ends
+ * the process with a message when what it needs cannot be had.
  */
 struct host;
 

@@ -34,18 +34,25 @@ uint64_t model_cell_bytes(const struct model *m) {
         return m->world.page / CELLS_PER_PAGE;
 }
 
-static uint32_t n_cells(const struct model *m) {
-        return m->world.n_pages * CELLS_PER_PAGE;
+uint32_t n_cells(const struct model *m) {
+        return world_pages(&m->world) * CELLS_PER_PAGE;
+}
+
+uint64_t cell_iova(const struct model *m, uint32_t cell) {
+        return world_page_iova(&m->world, cell / CELLS_PER_PAGE) + cell % CELLS_PER_PAGE * model_cell_bytes(m);
 }
 
 uint32_t cell_at(const struct model *m, uint64_t iova) {
-        return (uint32_t)((iova - m->world.base) / model_cell_bytes(m));
+        uint32_t page = world_page_at(&m->world, iova);
+
+        return page * CELLS_PER_PAGE + (uint32_t)((iova - world_page_iova(&m->world, page)) / model_cell_bytes(m));
 }
 
 bool in_piece(const struct model *m, uint64_t iova, uint64_t length) {
-        uint64_t bytes = (uint64_t)m->world.n_pages * m->world.page;
+        const struct world *w = &m->world;
+        uint32_t first = world_page_at(w, iova), last = world_page_at(w, iova + length - 1);
 
-        return iova >= m->world.base && iova - m->world.base <= bytes && length <= bytes - (iova - m->world.base);
+        return first < world_pages(w) && last < world_pages(w) && (first < w->n_pages) == (last < w->n_pages);
 }
 
 /* ---- mappings ---- */
@@ -75,52 +82,69 @@ void mapping_drop(struct model *m, struct model_domain *d, struct model_mapping 
 
 /* ---- pages ---- */
 
-/* How many cells of the page a mapping has. */
-static unsigned cells_of(const struct model_domain *d, uint32_t page, int16_t mapping) {
+uint64_t model_smallest_page(const struct model *m, const struct model_domain *d) {
+        return d->met && !d->forgotten ? m->world.page : m->world.host_page;
+}
+
+uint64_t seen_first(const struct model_mapping *x) {
+        return x->page ? round_down(x->iova, x->page) : x->iova;
+}
+
+uint64_t seen_end(const struct model_mapping *x) {
+        return x->page ? round_up(x->iova + x->length, x->page) : x->iova + x->length;
+}
+
+bool is_partial(const struct model_mapping *x) {
+        return seen_first(x) != x->iova || seen_end(x) != x->iova + x->length;
+}
+
+/* The pages that a mapping has a part of: none, one or two, by where they begin. */
+static unsigned edges_of(const struct model_mapping *x, uint64_t ret[2]) {
         unsigned n = 0;
 
-        for (uint32_t i = 0; i < CELLS_PER_PAGE; i++)
-                n += d->cell[page * CELLS_PER_PAGE + i] == mapping;
+        if (seen_first(x) != x->iova)
+                ret[n++] = seen_first(x);
+        if (seen_end(x) != x->iova + x->length && (n == 0 || seen_end(x) - x->page != ret[0]))
+                ret[n++] = seen_end(x) - x->page;
         return n;
 }
 
-/* The page is translated as a whole: every mapping that has a cell of it wants the same memory there, and devices may do what any
- * of them asked for. What waits for a flush is translated as ever. */
+/* The page is translated as a whole: every mapping that exposes it wants the same memory there, and devices may do what any of
+ * them asked for. What waits for a flush is translated as ever. */
 struct translation model_translate(const struct model *m, uint32_t client, uint32_t domain, uint32_t page) {
         const struct model_domain *d = &m->clients[client].domains[domain];
-        uint64_t iova = m->world.base + page * m->world.page;
+        uint64_t iova = world_page_iova(&m->world, page);
         struct translation t = { 0 };
 
-        for (uint32_t i = 0; i < CELLS_PER_PAGE; i++) {
-                int16_t which = d->cell[page * CELLS_PER_PAGE + i];
+        for (int i = 0; i < MAPPINGS; i++) {
+                const struct model_mapping *x = &d->mappings[i];
 
-                if (which < 0)
+                if (!x->there || iova < seen_first(x) || iova >= seen_end(x))
                         continue;
-                t.access |= d->mappings[which].access;
-                t.file = m->clients[client].memories[d->mappings[which].memory].file;
-                t.offset = d->mappings[which].offset + iova - d->mappings[which].iova;
+                t.access |= x->access;
+                t.file = m->clients[client].memories[x->memory].file;
+                t.offset = x->offset + iova - x->iova;
         }
         return t;
 }
 
 void model_exposure(const struct model *m, const struct model_domain *d, const struct model_mapping *x, bool *ret_partial,
                     uint64_t *ret_first, uint64_t *ret_last, uint32_t *ret_access) {
-        uint64_t end = x->iova + x->length;
-        int16_t mine = (int16_t)(x - d->mappings);
+        uint64_t edges[2];
+        unsigned n = edges_of(x, edges);
 
-        *ret_first = round_down(x->iova, m->world.page);
-        *ret_last = round_up(end, m->world.page) - 1;
-        *ret_partial = *ret_first != x->iova || *ret_last != end - 1;
+        (void)m;
+        *ret_first = seen_first(x);
+        *ret_last = seen_end(x) - 1;
+        *ret_partial = is_partial(x);
         *ret_access = 0;
-        for (uint32_t page = cell_at(m, *ret_first) / CELLS_PER_PAGE; page <= cell_at(m, *ret_last) / CELLS_PER_PAGE; page++) {
-                if (cells_of(d, page, mine) == CELLS_PER_PAGE)
-                        continue;
-                for (uint32_t i = 0; i < CELLS_PER_PAGE; i++) {
-                        int16_t which = d->cell[page * CELLS_PER_PAGE + i];
+        for (unsigned k = 0; k < n; k++)
+                for (int i = 0; i < MAPPINGS; i++) {
+                        const struct model_mapping *y = &d->mappings[i];
 
-                        *ret_access |= which >= 0 ? d->mappings[which].access : 0;
+                        if (y->there && seen_first(y) < edges[k] + x->page && seen_end(y) > edges[k])
+                                *ret_access |= y->access;
                 }
-        }
 }
 
 /* ---- tables ---- */
@@ -128,7 +152,7 @@ void model_exposure(const struct model *m, const struct model_domain *d, const s
 /* A table of the lowest level is a page of entries of 8 bytes, each for a page; one of the next level has an entry for each table
  * of the one below. How many bytes of IOVA one covers, as a power of two; 0: there is no such level, as one would cover all. */
 static unsigned table_shift(const struct model *m, unsigned level) {
-        unsigned page_bits = (unsigned)__builtin_ctzll(m->world.page), shift = page_bits;
+        unsigned page_bits = (unsigned)__builtin_ctzll(m->world.host_page), shift = page_bits;
 
         for (unsigned i = 0; i <= level; i++)
                 shift += page_bits - 3;
@@ -136,25 +160,53 @@ static unsigned table_shift(const struct model *m, unsigned level) {
 }
 
 void touch_tables(const struct model *m, struct model_domain *d, const struct model_mapping *x) {
-        uint64_t first = round_down(x->iova, m->world.page), last = round_up(x->iova + x->length, m->world.page) - 1;
+        uint64_t first = seen_first(x), last = seen_end(x) - 1;
+        bool is_far = m->world.far_pages > 0 && first >= m->world.far_base;
+        uint64_t base = is_far ? m->world.far_base : m->world.base;
 
+        if (d->met && !(is_far && m->world.far_levels > 1))
+                return;         /* the window has a table for all of it */
         for (unsigned level = 0; level < TABLE_LEVELS && table_shift(m, level); level++) {
                 unsigned shift = table_shift(m, level);
 
                 for (uint64_t table = first >> shift; table <= last >> shift; table++)
-                        d->tables[level] |= UINT64_C(1) << (table - (m->world.base >> shift));
+                        d->tables[is_far][level] |= UINT64_C(1) << (table - (base >> shift));
         }
 }
 
 /* ---- counting ---- */
 
+/* What has pages of its own is one mapping of the IOMMU, or one for each chunk. */
+static uint64_t pieces_of(const struct model_mapping *x) {
+        uint64_t page = x->page ? x->page : 1, first = round_up(x->iova, page), end = round_down(x->iova + x->length, page);
+
+        if (end <= first)
+                return 0;
+        return x->chunk ? (end - first + x->chunk - 1) / x->chunk : 1;
+}
+
+/* The pages that mapping i has a part of, and none before it. */
+static unsigned new_edges_of(const struct model_domain *d, int i) {
+        uint64_t edges[2], others[2];
+        unsigned n = edges_of(&d->mappings[i], edges), fresh = n;
+
+        for (unsigned k = 0; k < n; k++) {
+                bool known = false;
+
+                for (int j = 0; j < i; j++)
+                        for (unsigned o = d->mappings[j].there ? edges_of(&d->mappings[j], others) : 0; o > 0; o--)
+                                known |= others[o - 1] == edges[k];
+                fresh -= known;
+        }
+        return fresh;
+}
+
 void model_count(const struct model *m, uint32_t client, uint32_t domain, struct model_counts *ret) {
         const struct model_domain *d = &m->clients[client].domains[domain];
 
         *ret = (struct model_counts){ 0 };
-        for (int16_t i = 0; i < MAPPINGS; i++) {
+        for (int i = 0; i < MAPPINGS; i++) {
                 const struct model_mapping *x = &d->mappings[i];
-                uint64_t whole_pages = 0;
 
                 if (!x->there)
                         continue;
@@ -162,24 +214,16 @@ void model_count(const struct model *m, uint32_t client, uint32_t domain, struct
                 ret->bytes += x->length;
                 ret->waiting_mappings += x->waits;
                 ret->waiting_bytes += x->waits ? x->length : 0;
-                for (uint32_t page = 0; page < m->world.n_pages; page++)
-                        whole_pages += cells_of(d, page, i) == CELLS_PER_PAGE;
-                /* what has pages of its own is one mapping of the IOMMU, or one for each chunk */
-                if (whole_pages > 0)
-                        ret->pieces += x->chunk ? (whole_pages * m->world.page + x->chunk - 1) / x->chunk : 1;
+                ret->pieces += pieces_of(x);
+                ret->shared_pages += new_edges_of(d, i);
         }
         /* each page that no mapping has alone is one more */
-        for (uint32_t page = 0; page < m->world.n_pages; page++) {
-                unsigned free = cells_of(d, page, -1);
-                int16_t first = d->cell[page * CELLS_PER_PAGE];
-
-                if (free < CELLS_PER_PAGE && (free > 0 || cells_of(d, page, first) < CELLS_PER_PAGE))
-                        ret->shared_pages++;
-        }
         ret->pieces += ret->shared_pages;
         ret->table_bytes = ret->pieces * m->world.record_bytes;
         for (unsigned level = 0; level < TABLE_LEVELS; level++)
-                ret->table_bytes += (uint64_t)__builtin_popcountll(d->tables[level]) * m->world.page;
+                for (int piece = 0; piece < 2; piece++)
+                        ret->table_bytes += (uint64_t)__builtin_popcountll(d->tables[piece][level]) * m->world.host_page;
+        ret->table_bytes += window_tables(m, d);
         /* each container has all of it; without a device, as the first one will */
         if (d->n_devices > 1)
                 ret->table_bytes *= d->n_devices;
@@ -187,7 +231,7 @@ void model_count(const struct model *m, uint32_t client, uint32_t domain, struct
 
 /* Every page of a sealed file once, however many mappings of the tenant's domains reach it. Other memory for each mapping. */
 static uint64_t locked_bytes(const struct model *m, uint32_t tenant) {
-        static bool locked[FILES][CELLS / CELLS_PER_PAGE];      /* by IOMMU pages: the host's are no larger here */
+        static bool locked[FILES][CELLS / CELLS_PER_PAGE];      /* by pages of the host, or the IOMMU's if they are larger */
         uint64_t bytes = 0;
 
         memset(locked, 0, sizeof locked);
@@ -197,7 +241,7 @@ static uint64_t locked_bytes(const struct model *m, uint32_t tenant) {
                                 const struct model_domain *d = &m->clients[c].domains[k];
                                 const struct model_mapping *x = &d->mappings[i];
                                 const struct model_memory *o = &m->clients[c].memories[x->memory];
-                                uint64_t page = m->world.page;
+                                uint64_t page = m->world.host_page;
 
                                 if (!d->there || !x->there)
                                         continue;
@@ -235,6 +279,7 @@ void model_balance(const struct model *m, uint32_t tenant, uint64_t ret[RESOURCE
                         ret[IOMMUD_RESOURCE_DOMAINS]++;
                         ret[IOMMUD_RESOURCE_MAPPINGS] += counts.mappings;
                         ret[IOMMUD_RESOURCE_TABLE_BYTES] += counts.table_bytes;
+                        ret[IOMMUD_RESOURCE_WINDOWS] += client->domains[i].second.there;
                 }
                 for (uint32_t i = 0; i < m->world.n_devices; i++)
                         ret[IOMMUD_RESOURCE_DEVICES] += m->devices[i].client == c;
@@ -265,7 +310,7 @@ static void complain_of_host(const struct model *before, const struct model *aft
 }
 
 bool model_knows_constraints(const struct model *m, const struct model_domain *d) {
-        return d->n_devices > 0 || !m->world.at_attach;
+        return d->n_devices > 0 || !m->world.at_attach || d->met;
 }
 
 /* A limit that was lowered below what is in use refuses only what would use more. */

@@ -32,15 +32,26 @@ struct model_mapping {
         uint64_t iova, length, offset;
         uint32_t memory, access;
         uint64_t chunk;
+        bool sealed;            /* its memory is */
+        uint64_t page;          /* whole ones of this size are exposed for it; 0: all of its pages are its own */
+};
+
+/* Beside the default one, and like it the IOMMU's own. */
+struct model_window {
+        bool there;
+        uint64_t page, quota;   /* quota 0: none of its own */
 };
 
 struct model_domain {
         bool there, lazy;
         bool shares_pages;      /* somebody asked for EXPOSE_PAGES: the SDK is patient with it from then on */
         uint32_t n_devices;     /* in it, each with a container of its own in the kernel */
+        bool met;               /* it has had one, so what the IOMMU's windows are like is known */
+        bool forgotten;         /* ... but of the IOMMU nothing else, since a restart without a device */
+        struct model_window second;
         struct model_mapping mappings[MAPPINGS];
         int16_t cell[CELLS];    /* index of the mapping, -1: none */
-        uint64_t tables[TABLE_LEVELS];  /* of each level, which were touched: bit n the n-th from where the piece begins */
+        uint64_t tables[2][TABLE_LEVELS];       /* of each level, which were touched: bit n the n-th from where a piece begins */
 };
 
 struct model_memory {
@@ -86,7 +97,12 @@ struct complaint {
         bool hole;              /* the conflict is a range in which nothing is mapped */
 };
 
-#define COMPLAINTS 48
+/* As a client sees one. */
+struct model_window_view {
+        uint64_t start, length, page, quota, table_bytes, mappings, mapped_bytes;
+};
+
+#define COMPLAINTS (MAPPINGS + 32)
 
 /* The answer that is right. Refused: element, and any one of the complaints. */
 struct verdict {
@@ -95,6 +111,7 @@ struct verdict {
         struct complaint of[COMPLAINTS];
         uint64_t iova, mappings, locked_bytes, table_bytes;     /* of a map */
         uint64_t bytes;         /* of what unmaps or flushes */
+        struct model_window_view window;        /* that was made */
         bool flush_follows;     /* what waits will be flushed by the service itself */
 };
 
@@ -133,7 +150,19 @@ struct model_counts {
 
 void model_count(const struct model *m, uint32_t client, uint32_t domain, struct model_counts *ret);
 
+/* Those of a domain that has had a device, by address; returns how many. */
+uint32_t model_windows(const struct model *m, const struct model_domain *d, struct model_window_view ret[2]);
+
+bool model_is_in_second(const struct model *m, const struct model_domain *d, uint64_t iova);
+
+/* Where windows are the IOMMU's own, the kernel pins memory as if for writing, whatever for: the holder must have it so. */
+bool model_can_register(const struct model *m, uint32_t client, uint32_t memory);
+
 uint32_t model_tenant_of(uint32_t client);
+/* The IOMMU's page there, as far as it is known. */
+uint64_t model_page_at(const struct model *m, const struct model_domain *d, uint64_t iova);
+/* The smallest page that the domain's IOMMU is known to have, whatever its windows have. */
+uint64_t model_smallest_page(const struct model *m, const struct model_domain *d);
 /* Are the ranges and the budget of the IOMMU known? */
 bool model_knows_constraints(const struct model *m, const struct model_domain *d);
 uint64_t model_cell_bytes(const struct model *m);

@@ -52,10 +52,13 @@ bool model_allows(const struct model *m, const struct op *op) {
                 return domain_is_there(m, op) && memories_are_there(m, op);
         case OP_UNMAP:
                 return domain_is_there(m, op) && op->n > 0;
+        case OP_UNWINDOW:
+                return domain_is_there(m, op) && c->domains[op->domain].second.there;
         case OP_DESTROY:
         case OP_ATTACH:
         case OP_UNMAP_ALL:
         case OP_SYNC:
+        case OP_WINDOW:
                 return domain_is_there(m, op);
         case OP_RENEW:
                 return !file_is_used(m, op->file);
@@ -88,6 +91,16 @@ static void end_session(struct model *m, uint32_t client) {
         m->clients[client].connected = false;
 }
 
+/* The service comes back without knowing what IOMMU a device had that is gone. Its windows are the domain's, and are known. */
+static void forget_constraints(struct model *m) {
+        for (uint32_t c = 0; c < CLIENTS; c++)
+                for (uint32_t k = 0; k < DOMAINS; k++) {
+                        struct model_domain *d = &m->clients[c].domains[k];
+
+                        d->forgotten = d->met && d->n_devices == 0;
+                }
+}
+
 static void touch_needed(const struct model *of, uint32_t client, uint32_t domain, struct model_domain *d) {
         const struct model_domain *from = &of->clients[client].domains[domain];
 
@@ -101,6 +114,8 @@ void model_learn_tables(struct model *m, uint32_t client, uint32_t domain, const
         struct model_domain *d = &m->clients[client].domains[domain], touched = *d;
         struct model_counts counts;
 
+        if (m->world.windows)
+                return;         /* what was touched it knows: of each level one table, of some places none */
         memset(d->tables, 0, sizeof d->tables);
         touch_needed(at_death, client, domain, d);
         model_count(m, client, domain, &counts);
@@ -222,6 +237,17 @@ static void complain_of_budget(const struct model *m, const struct op *op, struc
                 complain(v, IOMMUD_REASON_LIMIT_EXCEEDED)->resource = IOMMUD_RESOURCE_MAPPINGS;
 }
 
+/* What is mapped is registered with the first device: all of it. */
+static void complain_of_registration(const struct model *m, const struct op *op, struct verdict *v) {
+        const struct model_domain *d = &m->clients[op->client].domains[op->domain];
+
+        for (int i = 0; i < MAPPINGS; i++)
+                if (d->mappings[i].there && !model_can_register(m, op->client, d->mappings[i].memory)) {
+                        complain(v, IOMMUD_REASON_BACKEND_REFUSED);
+                        return;
+                }
+}
+
 /* A device that the tenant has already, in another domain, would be one more all the same. */
 static void play_attach(struct model *m, const struct op *op, struct verdict *v) {
         uint32_t tenant = model_tenant_of(op->client);
@@ -237,11 +263,14 @@ static void play_attach(struct model *m, const struct op *op, struct verdict *v)
                 };
         complain_of_tables(m, op, v);
         complain_of_budget(m, op, v);
+        complain_of_registration(m, op, v);
         if (v->n > 0)
                 return;
         m->devices[op->device].client = op->client;
         m->devices[op->device].domain = op->domain;
         m->clients[op->client].domains[op->domain].n_devices++;
+        m->clients[op->client].domains[op->domain].met = m->world.windows;
+        m->clients[op->client].domains[op->domain].forgotten = false;
 }
 
 /* ---- one operation ---- */
@@ -283,6 +312,12 @@ void model_play(struct model *m, const struct op *op, struct verdict *v) {
         case OP_SYNC:
                 play_sync(m, op, v);
                 return;
+        case OP_WINDOW:
+                play_window(m, op, v);
+                return;
+        case OP_UNWINDOW:
+                play_unwindow(m, op, v);
+                return;
         case OP_QUOTA:
                 m->tenants[op->tenant].limit[op->resource] = op->limit;
                 return;
@@ -292,10 +327,16 @@ void model_play(struct model *m, const struct op *op, struct verdict *v) {
         case OP_CLOSE:
         case OP_KILL_CLIENT:
         case OP_KILL_HOLDER:
-        case OP_KILL_BOTH:
                 end_session(m, op->client);
                 return;
-        default:        /* a restart of the broker changes nothing, what waits waits on; but see model_learn_tables() */
+        case OP_KILL_BOTH:
+                end_session(m, op->client);
+                forget_constraints(m);
+                return;
+        case OP_KILL_BROKER:    /* nothing else changes, what waits waits on; but see model_learn_tables() */
+                forget_constraints(m);
+                return;
+        default:
                 return;
         }
 }

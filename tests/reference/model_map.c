@@ -21,9 +21,8 @@ static void complain_of_alignment(struct verdict *v, uint64_t value, uint64_t pa
 }
 
 /* Whole pages, or with consent any range; but a page has one translation, so IOVA and offset must then be alike in their pages. */
-static void judge_alignment(const struct model *m, const struct op_element *e, const struct op *op, struct verdict *v) {
+static void judge_alignment(uint64_t page, const struct op_element *e, const struct op *op, struct verdict *v) {
         bool exposes = op->flags & IOMMUD_MAP_EXPOSE_PAGES;
-        uint64_t page = m->world.page;
         bool whole = is_multiple(e->iova, page) && is_multiple(e->offset, page) && is_multiple(e->length, page);
 
         if (!exposes) {
@@ -53,13 +52,18 @@ static void judge_alignment(const struct model *m, const struct op_element *e, c
 }
 
 /* The pages that devices would see lie in one usable range. */
-static void judge_place(const struct model *m, const struct op_element *e, struct verdict *v) {
-        uint64_t first = round_down(e->iova, m->world.page), last = e->iova + e->length - 1;
+static void judge_place(const struct model *m, const struct model_domain *d, const struct op_element *e, struct verdict *v) {
+        uint64_t page = model_page_at(m, d, e->iova);
+        uint64_t first = round_down(e->iova, page), last = e->iova + e->length - 1;
         const struct world_range *r = m->world.ranges;
         uint32_t n = m->world.n_ranges;
         bool inside = false;
 
-        last = round_down(last, m->world.page) + m->world.page - 1;
+        last = round_down(last, page) + page - 1;
+        if (m->world.windows) {
+                judge_window(m, d, first, last, v);
+                return;
+        }
         for (uint32_t i = 0; i < n; i++)
                 inside |= first >= r[i].first && last <= r[i].last;
         if (inside)
@@ -77,8 +81,8 @@ static void judge_place(const struct model *m, const struct op_element *e, struc
                 }
 }
 
-static void judge_memory(const struct model *m, const struct model_memory *o, const struct op_element *e, struct verdict *v) {
-        uint64_t end = e->offset + e->length, seen = round_up(end, m->world.page);
+static void judge_memory(uint64_t page, const struct model_memory *o, const struct op_element *e, struct verdict *v) {
+        uint64_t end = e->offset + e->length, seen = round_up(end, page);
 
         if (end < e->offset || end > o->size || seen > o->size) {
                 struct complaint *c = complain(v, IOMMUD_REASON_BEYOND_OBJECT);
@@ -99,13 +103,14 @@ static void name(struct complaint *c, const struct model_mapping *x) {
 
 /* No cell of the range has a mapping. Those that have other cells of its pages see the same memory object behind them. */
 static void judge_neighbours(const struct model *m, const struct model_domain *d, const struct op_element *e, struct verdict *v) {
-        uint64_t first = round_down(e->iova, m->world.page), end = round_up(e->iova + e->length, m->world.page);
+        uint64_t page = model_page_at(m, d, e->iova);
+        uint64_t first = round_down(e->iova, page), end = round_up(e->iova + e->length, page);
         int16_t named_there = -1, named_beside = -1;
 
         if (!in_piece(m, first, end - first))
                 return;
         for (uint32_t i = cell_at(m, first); i < cell_at(m, first) + (end - first) / model_cell_bytes(m); i++) {
-                uint64_t at = m->world.base + i * model_cell_bytes(m);
+                uint64_t at = cell_iova(m, i);
                 const struct model_mapping *x = d->cell[i] < 0 ? NULL : &d->mappings[d->cell[i]];
                 bool mine = at >= e->iova && at < e->iova + e->length;
 
@@ -117,10 +122,19 @@ static void judge_neighbours(const struct model *m, const struct model_domain *d
                         name(complain(v, IOMMUD_REASON_OVERLAP), x);
                 *(mine ? &named_there : &named_beside) = d->cell[i];
         }
+        /* what shares larger pages, from when they were the smallest known, exposes all of them */
+        for (int i = 0; i < MAPPINGS; i++) {
+                const struct model_mapping *x = &d->mappings[i];
+
+                if (x->there && x->page > page && is_partial(x) && seen_first(x) < end && seen_end(x) > first)
+                        name(complain(v, IOMMUD_REASON_OVERLAP), x);
+        }
 }
 
 static void judge_element(const struct model *m, const struct op *op, const struct op_element *e, struct verdict *v) {
         const struct model_client *client = &m->clients[op->client];
+        const struct model_domain *d = &client->domains[op->domain];
+        uint64_t page = model_page_at(m, d, e->iova);
 
         if (e->access == 0 || e->access > 3) {
                 struct complaint *c = complain(v, IOMMUD_REASON_BAD_ACCESS);
@@ -128,18 +142,19 @@ static void judge_element(const struct model *m, const struct op *op, const stru
                 c->amounts = true;
                 c->asked = e->access;
         }
-        judge_alignment(m, e, op, v);
+        judge_alignment(page, e, op, v);
         if (e->length == 0) {
                 complain(v, IOMMUD_REASON_ZERO_LENGTH);
                 return;
         }
-        judge_memory(m, &client->memories[e->memory], e, v);
+        judge_memory(page, &client->memories[e->memory], e, v);
         if (e->iova + (e->length - 1) < e->iova) {
                 complain(v, IOMMUD_REASON_RANGE_WRAPS);
                 return;
         }
-        judge_place(m, e, v);
-        judge_neighbours(m, &client->domains[op->domain], e, v);
+        judge_place(m, d, e, v);
+        judge_in_window(m, d, e, v);
+        judge_neighbours(m, d, e, v);
 }
 
 /* Does element i go on where `e` ends? Chunks are counted from the beginning of a mapping, so they must fit. */
@@ -149,6 +164,21 @@ static bool goes_on(const struct op *op, uint32_t i, const struct op_element *e)
         return (op->flags & IOMMUD_MAP_MERGE) && i < op->n && e->length > 0 && next->length > 0 &&
                next->iova == e->iova + e->length && next->offset == e->offset + e->length && next->memory == e->memory &&
                next->access == e->access && (op->chunk == 0 || is_multiple(e->length, op->chunk));
+}
+
+bool model_can_register(const struct model *m, uint32_t client, uint32_t memory) {
+        return !m->world.windows || m->clients[client].memories[memory].view_writable;
+}
+
+/* Nothing of that is known before it is tried. */
+static void complain_of_registration(const struct model *m, const struct op *op, struct verdict *v) {
+        if (m->clients[op->client].domains[op->domain].n_devices == 0 || (op->flags & IOMMUD_MAP_DRY_RUN))
+                return;
+        for (uint32_t i = 0; i < op->n; i++)
+                if (!model_can_register(m, op->client, op->e[i].memory)) {
+                        complain(v, IOMMUD_REASON_BACKEND_REFUSED);
+                        return;
+                }
 }
 
 /* All elements, or those before the first that is wrong. */
@@ -167,7 +197,10 @@ static void put_elements(struct model *m, const struct op *op, struct verdict *v
                         return;
                 }
                 x = (struct model_mapping){ .iova = e.iova, .length = e.length, .offset = e.offset, .memory = e.memory,
-                                            .access = e.access, .chunk = op->chunk };
+                                            .access = e.access, .chunk = op->chunk, .page = model_page_at(m, d, e.iova),
+                                            .sealed = m->clients[op->client].memories[e.memory].sealed };
+                if (!is_partial(&x))
+                        x.page = 0;
                 if (!mapping_put(m, d, &x)) {
                         complain(v, IOMMUD_REASON_UNSPECIFIED);
                         return;
@@ -181,15 +214,21 @@ void play_map(struct model *m, const struct op *op, struct verdict *v) {
         static struct model after;
         uint64_t old[RESOURCES], new[RESOURCES];
         uint32_t tenant = model_tenant_of(op->client);
+        struct model_domain *d = &m->clients[op->client].domains[op->domain];
 
         if (op->flags & IOMMUD_MAP_EXPOSE_PAGES)
-                m->clients[op->client].domains[op->domain].shares_pages = true;
+                d->shares_pages = true;
         after = *m;
         put_elements(&after, op, v);
-        if (v->n == 0)
+        if (v->n == 0) {
                 complain_of_limits(m, &after, op->client, op->domain, v);
-        if (v->n > 0)
+                complain_of_registration(m, op, v);
+        }
+        if (v->n > 0) {
+                if (v->of[0].reason == IOMMUD_REASON_BACKEND_REFUSED)   /* and nothing else: the kernel has been there */
+                        memcpy(d->tables, after.clients[op->client].domains[op->domain].tables, sizeof d->tables);
                 return;
+        }
         model_balance(m, tenant, old);
         model_balance(&after, tenant, new);
         v->iova = op->e[0].iova;

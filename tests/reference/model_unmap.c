@@ -7,28 +7,35 @@
  * Unmap: the cells that are asked for must all be mapped, and each mapping may be cut only where it can be.
  */
 
-/* Where a mapping can be cut. With consent to a remap: at IOMMU pages; else at chunks, which are counted from its beginning. */
-static bool can_cut(const struct model *m, const struct model_mapping *x, uint64_t at, uint32_t policy) {
+/* Where a mapping can be cut. With consent to a remap: at IOMMU pages; else at chunks, which are counted from its beginning. Memory
+ * that is not sealed is paid for by each mapping in the host's pages, so none of those is cut. */
+static bool can_cut(const struct model *m, const struct model_domain *d, const struct model_mapping *x, uint64_t at,
+                    uint32_t policy) {
+        uint64_t least = x->sealed ? model_page_at(m, d, x->iova) : m->world.host_page;
+
         if (at == x->iova || at == x->iova + x->length)
                 return true;
         if (policy == IOMMUD_SPLIT_REMAP)
-                return is_multiple(at, m->world.page);
-        return x->chunk != 0 && is_multiple(at - x->iova, x->chunk);
+                return is_multiple(x->offset + (at - x->iova), least);
+        if (x->chunk == 0 || !is_multiple(at - x->iova, x->chunk))
+                return false;
+        return least == model_page_at(m, d, x->iova) || (x->chunk >= least && is_multiple(x->offset, least));
 }
 
-static void judge_cut(const struct model *m, const struct model_mapping *x, uint64_t at, uint32_t policy, struct verdict *v) {
+static void judge_cut(const struct model *m, const struct model_domain *d, const struct model_mapping *x, uint64_t at,
+                      uint32_t policy, struct verdict *v) {
         uint64_t step = model_cell_bytes(m);
         struct complaint *c;
 
-        if (can_cut(m, x, at, policy))
+        if (can_cut(m, d, x, at, policy))
                 return;
         c = complain(v, policy == IOMMUD_SPLIT_HITLESS ? IOMMUD_REASON_UNSUPPORTED : IOMMUD_REASON_PARTIAL_UNMAP);
         c->conflict = c->nearest = true;
         c->conflict_first = x->iova;
         c->conflict_last = x->iova + x->length - 1;
-        for (c->below = at; !can_cut(m, x, c->below, policy); c->below -= step)
+        for (c->below = at; !can_cut(m, d, x, c->below, policy); c->below -= step)
                 ;
-        for (c->above = at; !can_cut(m, x, c->above, policy); c->above += step)
+        for (c->above = at; !can_cut(m, d, x, c->above, policy); c->above += step)
                 ;
 }
 
@@ -43,7 +50,7 @@ static void complain_of_twice(const struct model_mapping *x, struct verdict *v) 
 /* The cells [first, end); `taken` has those of the ranges before. */
 static void judge_cells(const struct model *m, const struct model_domain *d, uint32_t first, uint32_t end, uint32_t policy,
                         const bool taken[CELLS], struct verdict *v) {
-        uint64_t from = m->world.base + first * model_cell_bytes(m), to = m->world.base + end * model_cell_bytes(m);
+        uint64_t from = cell_iova(m, first), to = cell_iova(m, end - 1) + model_cell_bytes(m);
         int16_t judged = -1, named = -1;
         bool hole = false;
 
@@ -63,14 +70,16 @@ static void judge_cells(const struct model *m, const struct model_domain *d, uin
                 if (d->cell[i] == judged)
                         continue;
                 judged = d->cell[i];
-                judge_cut(m, x, from > x->iova ? from : x->iova, policy, v);
-                judge_cut(m, x, to < x->iova + x->length ? to : x->iova + x->length, policy, v);
+                judge_cut(m, d, x, from > x->iova ? from : x->iova, policy, v);
+                judge_cut(m, d, x, to < x->iova + x->length ? to : x->iova + x->length, policy, v);
         }
 }
 
 static void judge_range(const struct model *m, const struct model_domain *d, const struct op_element *e, uint32_t policy,
                         const bool taken[CELLS], struct verdict *v) {
-        uint64_t first = m->world.base, last = first + m->world.n_pages * m->world.page - 1;
+        const struct world *w = &m->world;
+        bool is_far = w->far_pages > 0 && e->iova >= w->far_base;
+        uint64_t first = is_far ? w->far_base : w->base, last = first + (is_far ? w->far_pages : w->n_pages) * w->page - 1;
 
         if (e->length == 0)
                 complain(v, IOMMUD_REASON_ZERO_LENGTH);
@@ -78,7 +87,7 @@ static void judge_range(const struct model *m, const struct model_domain *d, con
                 complain(v, IOMMUD_REASON_RANGE_WRAPS);
         if (v->n > 0)
                 return;
-        /* nothing is ever mapped beside the piece */
+        /* nothing is ever mapped beside the pieces, which lie far apart */
         if (e->iova < first || e->iova + e->length - 1 > last)
                 complain(v, IOMMUD_REASON_NOT_MAPPED)->hole = true;
         if (e->iova > last || e->iova + e->length - 1 < first)
@@ -127,14 +136,10 @@ static bool can_wait(const struct model *m, const struct model_domain *d, const 
 
         for (int i = 0; i < MAPPINGS; i++) {
                 const struct model_mapping *x = &d->mappings[i];
-                bool partial;
-                uint64_t first, last;
-                uint32_t access;
 
                 if (!x->there || x->waits || touched(m, x, taken) == UNTOUCHED)
                         continue;
-                model_exposure(m, d, x, &partial, &first, &last, &access);
-                can = can && touched(m, x, taken) == WHOLE && !partial;
+                can = can && touched(m, x, taken) == WHOLE && !is_partial(x);
         }
         return can;
 }
@@ -198,7 +203,7 @@ void play_unmap_all(struct model *m, const struct op *op, struct verdict *v) {
         struct model_domain *d = &m->clients[op->client].domains[op->domain];
 
         for (uint32_t i = 0; i < CELLS; i++) {
-                taken[i] = d->cell[i] >= 0 && i < m->world.n_pages * CELLS_PER_PAGE && !d->mappings[d->cell[i]].waits;
+                taken[i] = d->cell[i] >= 0 && i < n_cells(m) && !d->mappings[d->cell[i]].waits;
                 v->bytes += taken[i] ? model_cell_bytes(m) : 0;
         }
         take(m, d, taken);

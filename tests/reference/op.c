@@ -9,6 +9,7 @@ static const char *const names[_OP_N] = {
         [OP_DESTROY] = "destroy",         [OP_REGISTER] = "register",     [OP_UNREGISTER] = "unregister",   [OP_RENEW] = "renew",
         [OP_ATTACH] = "attach",           [OP_DETACH] = "detach",         [OP_MAP] = "map",
         [OP_UNMAP] = "unmap",             [OP_UNMAP_ALL] = "unmap-all",   [OP_SYNC] = "sync",
+        [OP_WINDOW] = "window",           [OP_UNWINDOW] = "unwindow",
         [OP_QUOTA] = "quota",             [OP_KILL_CLIENT] = "kill-client", [OP_KILL_HOLDER] = "kill-holder",
         [OP_KILL_BROKER] = "kill-broker", [OP_KILL_BOTH] = "kill-both",
 };

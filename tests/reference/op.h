@@ -24,6 +24,8 @@ enum op_kind {
         OP_UNMAP,               /* flags: enum iommud_split_policy */
         OP_UNMAP_ALL,
         OP_SYNC,
+        OP_WINDOW,              /* a second one: flags: the page shift; length; limit: its quota */
+        OP_UNWINDOW,            /* removes it; flags: 1 with what is mapped there */
         OP_QUOTA,               /* of a tenant: resource, limit */
         OP_KILL_CLIENT,
         OP_KILL_HOLDER,

@@ -22,13 +22,16 @@ enum order_kind {
         ORDER_UNMAP,
         ORDER_UNMAP_ALL,
         ORDER_SYNC,
+        ORDER_WINDOW,           /* flags: page shift; length; limit: quota */
+        ORDER_UNWINDOW,         /* the window that was made so; flags: 1 by force */
         ORDER_QUOTAS,
-        ORDER_DESCRIBE,         /* a domain: info and mappings */
+        ORDER_DESCRIBE,         /* a domain: info, mappings and windows */
         ORDER_TRANSFER,         /* device: all of the transfers, in order */
         ORDER_CAPABILITIES      /* text: a device, or "" */
 };
 
 #define TRANSFERS 160
+#define REPORT_WINDOWS 2
 
 struct transfer {
         uint64_t iova;
@@ -39,7 +42,7 @@ struct transfer {
 struct order {
         uint32_t kind;
         uint32_t domain, memory, device, flags, n;
-        uint64_t chunk, length;
+        uint64_t chunk, length, limit, window;
         char text[128];
         union {
                 struct op_element e[OP_ELEMENTS];
@@ -53,6 +56,8 @@ struct report {
         struct iommud_error error;      /* when result < 0 */
         uint64_t id;                    /* of what was made */
         uint64_t iova, mappings, locked_bytes, table_bytes, bytes;
+        uint32_t n_windows;
+        struct iommud_window windows[REPORT_WINDOWS];
         union {
                 struct iommud_quota quotas[16];
                 struct iommud_constraints constraints;

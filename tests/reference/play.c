@@ -30,10 +30,12 @@ static void fill_order(const struct run *r, const struct op *op, struct order *o
                 [OP_DESTROY] = ORDER_DESTROY,   [OP_REGISTER] = ORDER_REGISTER,     [OP_UNREGISTER] = ORDER_UNREGISTER,
                 [OP_ATTACH] = ORDER_ATTACH,     [OP_DETACH] = ORDER_DETACH,         [OP_MAP] = ORDER_MAP,
                 [OP_UNMAP] = ORDER_UNMAP,       [OP_UNMAP_ALL] = ORDER_UNMAP_ALL,   [OP_SYNC] = ORDER_SYNC,
+                [OP_WINDOW] = ORDER_WINDOW,     [OP_UNWINDOW] = ORDER_UNWINDOW,
         };
 
         *o = (struct order){ .kind = kinds[op->kind], .domain = op->domain, .memory = op->memory, .device = op->device,
-                             .flags = op->flags, .n = op->n, .chunk = op->chunk, .length = op->length };
+                             .flags = op->flags, .n = op->n, .chunk = op->chunk, .length = op->length, .limit = op->limit,
+                             .window = r->clients[op->client].window_id[op->domain] };
         memcpy(o->e, op->e, sizeof op->e);
         if (op->kind == OP_CONNECT)
                 memccpy(o->text, host_directory(r->host, model_tenant_of(op->client)), '\0', sizeof o->text);
@@ -94,6 +96,8 @@ static bool play_request(struct run *r, const struct op *op) {
                 r->clients[op->client].domain_id[op->domain] = p->id;
         else if (op->kind == OP_REGISTER)
                 r->clients[op->client].memory_id[op->memory] = p->id;
+        else if (op->kind == OP_WINDOW)
+                r->clients[op->client].window_id[op->domain] = p->id;
         else if (op->kind == OP_ATTACH)
                 probe_forget(r, op->device);
         if (v.flush_follows)

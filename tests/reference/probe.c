@@ -39,7 +39,7 @@ void probe_forget(struct run *r, uint32_t device) {
 static bool add_spot(struct probing *p, uint32_t page) {
         struct run *r = p->run;
 
-        if (page >= r->world.n_pages || p->n == r->world.probes || p->n == BUFFER_PROBES)
+        if (page >= world_pages(&r->world) || p->n == r->world.probes || p->n == BUFFER_PROBES)
                 return false;
         for (uint32_t i = 0; i < p->n; i++)
                 if (p->spots[i].page == page)
@@ -60,7 +60,7 @@ static bool differs(const struct probing *p, const struct model *before, uint32_
 /* Of the pages that changed the first and the last with their neighbours, and some between; then others. */
 static void choose(struct probing *p, const struct model *before) {
         struct run *r = p->run;
-        uint32_t n = r->world.n_pages, first = n, last = 0, from = random_below(&r->random, n);
+        uint32_t n = world_pages(&r->world), first = n, last = 0, from = random_below(&r->random, n);
 
         for (uint32_t page = 0; page < n; page++)
                 if (differs(p, before, page)) {
@@ -114,7 +114,7 @@ static void expect(struct run *r, const struct spot *s, uint64_t offset, uint64_
 static void transfer(struct probing *p, const struct spot *s, uint64_t offset, uint32_t buffer, uint32_t length, bool to_memory) {
         const struct world *w = &p->run->world;
 
-        p->order.transfers[p->order.n++] = (struct transfer){ .iova = w->base + s->page * w->page + s->in_page + offset,
+        p->order.transfers[p->order.n++] = (struct transfer){ .iova = world_page_iova(w, s->page) + s->in_page + offset,
                                                               .length = length, .buffer = buffer, .to_memory = to_memory };
 }
 
@@ -176,19 +176,19 @@ static void plan_writes(struct probing *p) {
 
 static bool explain(struct probing *p, uint32_t file, uint64_t offset) {
         const struct run *r = p->run;
-        const uint64_t page = r->world.page, mailbox = p->mailbox.is.offset + MAILBOX_AT;
+        const uint64_t mailbox = p->mailbox.is.offset + MAILBOX_AT;
         uint64_t iova = 0;
         const char *what = "changed, which nothing explains; the last probe was of";
 
         if (p->has_mailbox && file == p->mailbox.is.file && offset >= mailbox && offset < mailbox + 8 * p->n) {
-                iova = r->world.base + p->spots[(offset - mailbox) / 8].page * page;
+                iova = world_page_iova(&r->world, p->spots[(offset - mailbox) / 8].page);
                 what = "is wrong after a device read at (result is there)";
         } else
                 for (uint32_t i = 0; i < p->n; i++) {
                         const struct spot *s = &p->spots[i];
                         uint64_t mine = s->is.offset + s->in_page + WRITES_AT + 8 * i;
 
-                        iova = r->world.base + s->page * page;
+                        iova = world_page_iova(&r->world, s->page);
                         if (s->is.access && file == s->is.file && offset >= mine && offset < mine + 8) {
                                 what = "is wrong after a device write at";
                                 break;

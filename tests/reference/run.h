@@ -19,7 +19,7 @@ struct run {
         struct {
                 pid_t pid;              /* 0: none */
                 int socket;
-                uint64_t domain_id[DOMAINS], memory_id[MEMORIES];
+                uint64_t domain_id[DOMAINS], memory_id[MEMORIES], window_id[DOMAINS];
         } clients[CLIENTS];
         struct {
                 int fd;

@@ -11,7 +11,7 @@
  *
  *   test_reference --world=type1 --operations=60 1 2 random
  *                          these seeds, so many operations each, against the installed service, in the lab
- *                          (tests/vm/lanes/reference.sh)
+ *                          (tests/vm/lanes/reference.sh); --world=spapr: on POWER's windows (tests/vm/lanes/power_reference.sh)
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -37,6 +37,7 @@ static const struct {
 } of_kind[] = {
         [WORLD_SOFT] = { "--world=soft", 120000, 90 },
         [WORLD_TYPE1] = { "--world=type1", 900000, 240 },
+        [WORLD_SPAPR] = { "--world=spapr", 900000, 240 },
 };
 
 static enum world_kind kind = WORLD_SOFT;
@@ -212,15 +213,24 @@ static bool add_seed(const char *word) {
         return *word != '\0' && *end == '\0';
 }
 
+static bool pick_world(const char *word) {
+        for (unsigned i = 0; i < sizeof of_kind / sizeof of_kind[0]; i++)
+                if (strcmp(word, of_kind[i].option) == 0) {
+                        kind = (enum world_kind)i;
+                        return true;
+                }
+        return false;
+}
+
 int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = { cmocka_unit_test_teardown(test_agrees_with_the_model, harness_teardown) };
         static struct list list;
         const char *file = NULL;
 
         for (int i = 1; i < argc; i++) {
-                if (strcmp(argv[i], of_kind[WORLD_TYPE1].option) == 0)
-                        kind = WORLD_TYPE1;
-                else if (strncmp(argv[i], "--operations=", 13) == 0)
+                if (pick_world(argv[i]))
+                        continue;
+                if (strncmp(argv[i], "--operations=", 13) == 0)
                         operations = (unsigned)strtoul(argv[i] + 13, NULL, 10);
                 else if (strcmp(argv[i], "--shrink") == 0 && i + 1 < argc)
                         return shrink_file(argv[i + 1]);
@@ -228,7 +238,7 @@ int main(int argc, char **argv) {
                         return show_list(strtoull(argv[i + 1], NULL, 0));
                 else if (strcmp(argv[i], "--play") == 0 && i + 1 < argc)
                         file = argv[++i];
-                else if (strcmp(argv[i], of_kind[WORLD_SOFT].option) != 0 && !add_seed(argv[i])) {
+                else if (!add_seed(argv[i])) {
                         fprintf(stderr, "%s: neither an option nor a seed\n", argv[i]);
                         return 2;
                 }

@@ -2,7 +2,9 @@
 #include "world.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MIB (UINT64_C(1) << 20)
 
@@ -76,6 +78,55 @@ static void make_type1(struct world *w, uint64_t *random) {
         w->probes = 3;                  /* a transfer takes a tenth of a second there */
 }
 
+uint32_t world_pages(const struct world *w) {
+        return w->n_pages + w->far_pages;
+}
+
+uint64_t world_page_iova(const struct world *w, uint32_t page) {
+        return page < w->n_pages ? w->base + page * w->page : w->far_base + (page - w->n_pages) * w->page;
+}
+
+uint32_t world_page_at(const struct world *w, uint64_t iova) {
+        if (iova >= w->base && (iova - w->base) / w->page < w->n_pages)
+                return (uint32_t)((iova - w->base) / w->page);
+        if (iova >= w->far_base && (iova - w->far_base) / w->page < w->far_pages)
+                return w->n_pages + (uint32_t)((iova - w->far_base) / w->page);
+        return world_pages(w);
+}
+
+static uint64_t given_number(const char *name, uint64_t otherwise) {
+        const char *given = getenv(name);
+
+        return given ? strtoull(given, NULL, 0) : otherwise;
+}
+
+/* The end of the default window, and what lies behind it, where there is none. What the machine is like the lane knows; if nobody
+ * says, as pseries is. */
+static void make_spapr(struct world *w, uint64_t *random) {
+        const char *devices = getenv("IOMMUD_TEST_DEVICES");
+        uint64_t end = given_number("IOMMUD_TEST_WINDOW", 0x40000000);
+
+        (void)snprintf(w->page_sizes, sizeof w->page_sizes, "4K");
+        w->page = 4096;
+        w->host_page = given_number("IOMMUD_TEST_HOST_PAGE", (uint64_t)sysconf(_SC_PAGESIZE));
+        w->n_pages = 72;                /* of the host's largest pages: four and a half */
+        w->file_pages = 48;
+        w->base = end - 64 * w->page;
+        w->far_base = UINT64_C(1) << 59;
+        w->far_window = 64;
+        w->far_pages = 72;
+        w->far_levels = (uint32_t)given_number("IOMMUD_TEST_WINDOW_LEVELS", 1);
+        w->n_ranges = 1;
+        w->ranges[0] = (struct world_range){ 0, end - 1 };
+        w->at_attach = w->windows = true;
+        w->record_bytes = 512;
+        w->n_devices = 2;
+        if (sscanf(devices ? devices : "0001:00:01.0,0002:00:01.0", "%15[^,],%15s", w->devices[0], w->devices[1]) != 2)
+                w->n_devices = 0;
+        w->lazy_mappings = random_one_in(random, 2) ? 3 + random_below(random, 3) : 100000;
+        w->probes = 3;
+}
+
 void world_make(enum world_kind kind, uint64_t seed, struct world *ret) {
         uint64_t random = seed;
 
@@ -83,10 +134,14 @@ void world_make(enum world_kind kind, uint64_t seed, struct world *ret) {
                                .host_tables = UINT64_MAX };
         if (kind == WORLD_SOFT)
                 make_soft(ret, &random);
-        else
+        else if (kind == WORLD_TYPE1)
                 make_type1(ret, &random);
-        if (kind == WORLD_SOFT && random_one_in(&random, 3))
-                ret->host_locked = (10 + random_below(&random, 20)) * ret->page;
-        if (kind == WORLD_SOFT && random_one_in(&random, 4))
-                ret->host_tables = (8 + random_below(&random, 16)) * ret->page;
+        else
+                make_spapr(ret, &random);
+        if (ret->host_page < ret->page)
+                ret->host_page = ret->page;
+        if (kind != WORLD_TYPE1 && random_one_in(&random, 3))
+                ret->host_locked = (10 + random_below(&random, 20)) * ret->host_page;
+        if (kind != WORLD_TYPE1 && random_one_in(&random, 4))
+                ret->host_tables = (8 + random_below(&random, 16)) * ret->host_page;
 }

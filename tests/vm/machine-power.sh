@@ -129,7 +129,7 @@ prepare_base() {
 
 # What was built, at the path that it has on the host. The kernel takes one archive after the other.
 prepare_initramfs() {
-  local what='./iommud ./iommud-holder ./iommud-bind ./iommuctl ./libiommud.so* ./tests/client_agent ./tests/contract ./examples ./vm'
+  local what='./iommud ./iommud-holder ./iommud-bind ./iommuctl ./libiommud.so* ./tests/client_agent ./tests/contract ./tests/reference ./examples ./vm'
   [[ ${SECTIONS:-} != *suite* ]] || what+=' ./tests'
   initramfs=$vm/$tag.initramfs
   rm -rf "$initramfs.dir"

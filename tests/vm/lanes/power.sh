@@ -8,8 +8,9 @@
 . "$(dirname "$0")/agents.sh"
 . "$(dirname "$0")/power_windows.sh"
 . "$(dirname "$0")/power_ledger.sh"
+. "$(dirname "$0")/power_reference.sh"
 
-sections=(platform probe soft windows ledger contract)
+sections=(platform probe soft windows ledger contract reference)
 [ -n "${contracts[*]:-}" ] || contracts=(windows_contract killed_holder backend_contract)
 
 # What the rest relies on.
