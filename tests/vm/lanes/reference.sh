@@ -1,14 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # The reference model (tests/reference/) and the packaged service on the kernel's VFIO type1 are given the same random operations,
-# and must agree on every answer, every number, and what the devices' transfers reach. Two seeds that are always the same and a
-# fresh one; LANE_ARGS="SEED..." on the host are others. One that disagrees is shrunk and what is left of it is printed.
+# and must agree on every answer, every number, and what the devices' transfers reach. The seeds are always the same, so that
+# the lane says the same of the same tree; LANE_ARGS="SEED..." on the host are others, "random" is a fresh one. One that disagrees
+# is shrunk and what is left of it is printed.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/service.sh"
 
 uname -r
 # shellcheck disable=SC2206 # several
-seeds=(${LANE_ARGS:-18 74 random})
+seeds=(${LANE_ARGS:-18 74 5})
 operations=80
 export IOMMUD_TEST_PATIENCE=120
 
