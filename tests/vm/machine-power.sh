@@ -185,6 +185,7 @@ machine_describe() { # CHARDEV for the lane's output
   command_line=(
     console=hvc0 panic=-1 oops=panic mitigations=off
     lab.lane="$lane" lab.kernel="$kernel" lab.repo="$repo" lab.build="$build" lab.edus="$edus" ${SECTIONS:+lab.sections=${SECTIONS// /,}}
+    "${test_variables[@]}"
   )
   [[ $like != ppc64le-pseries* ]] || machine+=(-nodefaults)
   # One processor: two, on a host that has other things to do, spend their time waiting for each other.

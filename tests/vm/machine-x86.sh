@@ -152,7 +152,7 @@ machine_describe() { # CHARDEV for the lane's output
     console=ttyS0 panic=-1 oops=panic intel_iommu=on mitigations=off
     systemd.crash_reboot=1 systemd.show_status=error systemd.log_color=0 systemd.condition-needs-update=1
     lab.lane="$lane" lab.kernel="$kernel" lab.repo="$repo" lab.build="$build"
-    ${LANE_ARGS:+lab.args="${LANE_ARGS// /,}"}
+    ${LANE_ARGS:+lab.args="${LANE_ARGS// /,}"} "${test_variables[@]}"
   )
   # shellcheck disable=SC2054 # the commas are QEMU's
   machine=(

@@ -14,6 +14,7 @@
 #   MEMORY=3072     MiB (POWER: 2048)
 #   IOMMU=device    PC: another QEMU IOMMU device with its options
 #   LANE_ARGS=...   PC: words for the lane, which finds them under the same name; what they mean is the lane's
+#   IOMMUD_TEST_*   the variables of the test programs (tests/README.md): programs in the machine find them, too
 set -euo pipefail
 umask 022
 
@@ -46,6 +47,13 @@ skip() {
   echo "SKIPPED: $*"
   exit 77
 }
+
+# The test programs' own variables, as words of the guest's kernel command line.
+test_variables=()
+for name in "${!IOMMUD_TEST_@}"; do
+  [[ ${!name} =~ ^[[:alnum:]_:./-]+$ ]] || die "$name: the kernel's command line has no room for such a value"
+  test_variables+=("lab.$name=${!name}")
+done
 
 # What a machine-*.sh must give: $build (what the guest gets as LAB_BUILD) and $tag (names the run's files) when it is
 # sourced, and
