@@ -18,10 +18,11 @@ objects() {     # objects COMPILER
         grep -E '(error|warning):' "$log" || tail -5 "$log"
 }
 
+cc=${CC:-gcc}
 for compiler in gcc clang; do
         if ! command -v "$compiler" > /dev/null; then
                 skip "the_tree_compiles_with_$compiler" "$compiler is not installed"
-        elif [ "$compiler" = "${CC:-gcc}" ] && [ -e "$build/iommud" ]; then
+        elif [ "$compiler" = "${cc##* }" ] && [ -e "$build/iommud" ]; then
                 pass "the_tree_compiles_with_$compiler" # it just did: this build is its
         else
                 objects "$compiler" | check "the_tree_compiles_with_$compiler"
