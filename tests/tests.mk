@@ -14,7 +14,7 @@ SRC_testlib := $(filter-out tests/lib/client_agent%.c tests/lib/case_filter.c,$(
 LIBS_testlib := -lgrpc -lgpr -lprotobuf-c -lsqlite3 -ljson-c
 $(eval $(call layer_archive,testlib))
 # What the tests of a failing ledger share.
-SRC_brokenledger := tests/fault/broken_ledger.c
+SRC_brokenledger := tests/fault/broken_ledger.c tests/fault/probe.c
 LIBS_brokenledger :=
 $(eval $(call layer_archive,brokenledger))
 # The SDK's objects as they are, for tests of its private parts: in libiommud.a those are hidden.
@@ -42,7 +42,7 @@ $(filter $(BUILD)/tests/e2e/% $(BUILD)/tests/errors/% $(BUILD)/tests/fault/%,$(T
     $(BUILD)/iommuctl
 # A client that keeps its own record of what it was answered, and the service that dies at a word.
 CRASH_CLIENT := $(BUILD)/tests/crash_client
-$(CRASH_CLIENT): $(call obj,tests/fault/crash_client.c tests/fault/record.c) $(call lib,testlib proto util)
+$(CRASH_CLIENT): $(call obj,tests/fault/crash_client.c tests/fault/record.c tests/fault/probe.c) $(call lib,testlib proto util)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(link) $(call libs_of,testlib proto util) -lcmocka -lpthread
@@ -85,9 +85,10 @@ $(VM_PROBES): CFLAGS := $(filter-out -fsanitize=% --coverage,$(CFLAGS))
 $(VM_PROBES): LDFLAGS := $(filter-out -fsanitize=% --coverage,$(LDFLAGS))
 
 # Whatever a lane runs in its machine beside the programs themselves. A name, not paths: lanes say where the build is in their
-# own way.
+# own way. The crash driver's lane is on the PC.
 .PHONY: vm-programs
-vm-programs: $(AGENT) $(EXAMPLES) $(VM_PROBES) $(filter $(BUILD)/tests/contract/%,$(TEST_BIN)) $(REFERENCE)
+vm-programs: $(AGENT) $(EXAMPLES) $(VM_PROBES) $(filter $(BUILD)/tests/contract/%,$(TEST_BIN)) $(REFERENCE) \
+    $(if $(ARCH),,$(BUILD)/tests/fault/test_crash_points)
 
 ## make check-vm     the same on the kernel's real VFIO, in virtual machines (LANE=name for one lane)
 .PHONY: check-vm

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-#include "fault/soft_edu_probe.h"
+#include "fault/probe.h"
 #include "iommud/iommud.h"
 #include "lib/faults.h"
 #include "lib/harness.h"

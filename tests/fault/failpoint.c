@@ -40,7 +40,8 @@ static void die(void) {
 }
 
 void failpoint_hit(enum failpoint point) {
-        unsigned hit, at, none = 0;
+        unsigned hit, at;
+        int nobody = 0;
 
         if (!file)
                 return;
@@ -48,9 +49,9 @@ void failpoint_hit(enum failpoint point) {
                 die();
         hit = atomic_fetch_add(&file->hits[point], 1) + 1;
         at = atomic_load(&file->kill_at[point]);
-        if (at == 0 || hit < at ||
-            !atomic_compare_exchange_strong(&file->fired, &none, (unsigned)point + 1))
+        /* The victim first: who sees that somebody has died wants to know who. */
+        if (at == 0 || hit < at || !atomic_compare_exchange_strong(&file->victim, &nobody, (int)getpid()))
                 return;
-        atomic_store(&file->victim, (int)getpid());
+        atomic_store(&file->fired, (unsigned)point + 1);
         die();
 }

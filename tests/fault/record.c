@@ -269,7 +269,10 @@ static bool choose_memory(struct record *r, struct request *q, uint64_t *seed) {
         return false;
 }
 
+/* Or can have none. */
 static bool has_device(const struct record *r) {
+        if (r->device[0] == '-')
+                return true;
         for (size_t i = 0; i < r->n_pending; i++)
                 if (r->pending[i].kind == ATTACH || r->pending[i].kind == DETACH || r->pending[i].kind == DESTROY)
                         return true;
@@ -299,7 +302,8 @@ static bool choose_in_domain(struct record *r, struct request *q, uint64_t *seed
 
 bool request_choose(struct record *r, struct request *q, uint64_t *seed) {
         static const enum request_kind kinds[] = { MAP, MAP, MAP, MAP, UNMAP, UNMAP, UNMAP, CREATE, CREATE, DESTROY,
-                                                   REGISTER, REGISTER, UNREGISTER, UNMAP_ALL, ATTACH, ATTACH, DETACH };
+                                                   REGISTER, REGISTER, UNREGISTER, UNMAP_ALL, ATTACH, ATTACH, ATTACH, ATTACH,
+                                                   DETACH };
 
         q->kind = kinds[below(seed, ARRAY_SIZE(kinds))];
         q->n = 0;

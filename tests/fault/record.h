@@ -74,7 +74,8 @@ struct kept {
 struct record {
         struct held_domain domains[DOMAINS];
         struct held_memory memories[MEMORIES];
-        char device[16];                /* the one that this client attaches */
+        char device[16];                /* the one that this client attaches; "-": none */
+        bool slow_device;               /* it is real: a session's end takes longer to give it back */
         struct request pending[PENDING_MAX];
         size_t n_pending;
         struct kept kept[KEPT];

@@ -55,7 +55,7 @@ void faults_disarm(struct failpoints *f) {
         for (unsigned i = 0; i < _FAILPOINT_N; i++)
                 atomic_store(&f->kill_at[i], 0);
         atomic_store(&f->fired, 0);
-        atomic_store(&f->victim, 0);
+        atomic_store(&f->victim, 0);            /* last: with it the next one may die */
 }
 
 void faults_ledger(struct failpoints *f, enum ledger_fault fault, unsigned files, unsigned after) {

@@ -25,6 +25,7 @@
 
 #define START_MS at_least(30000)        /* of what is not waited for by itself */
 #define STOP_MS START_MS
+#define SHOWN 6000U                     /* bytes of the log, after a failure */
 #define LEDGER_VIOLATIONS 4             /* exit status of iommuctl ledger check */
 
 static struct service *services;        /* not ended yet */
@@ -463,7 +464,9 @@ int harness_teardown(void **state) {
                 _cleanup_free_ char *log = read_log(s);
                 size_t length = log ? strlen(log) : 0;
 
-                print_message("---- the service's log\n%s----\n", log ? log + (length > 6000 ? length - 6000 : 0) : "");
+                /* cmocka's own words end after 1000 bytes */
+                (void)printf("---- the service's log\n%s----\n", log ? log + (length > SHOWN ? length - SHOWN : 0) : "");
+                (void)fflush(stdout);
                 (void)each_holder(s->pid, true);
                 if (s->pid > 0) {
                         kill(s->pid, SIGKILL);
