@@ -88,16 +88,16 @@ static void test_death_with_an_open_connection(void **state) {
 }
 
 #define BATCHES 40U
+#define ATTEMPTS 20
 
-/* Operations that wait in line do not keep the mappings alive. */
-static void test_overtakes_the_queue(void **state) {
+/* How many of many batches the holder refused because the client was gone when their turn came. */
+static unsigned refused_in_line(void) {
         static struct link_map_entry e[LINK_BATCH_MAX];
         struct holder h;
         int device, fd = begin(&h, 0, &device);
         struct message m;
         unsigned refused = 0;
 
-        (void)state;
         for (size_t i = 0; i < LINK_BATCH_MAX; i++)
                 e[i] = (struct link_map_entry){ .length = PAGE * 16, .memory = 1, .access = READ_WRITE };
         for (uint64_t b = 0; b < BATCHES; b++) {
@@ -113,12 +113,23 @@ static void test_overtakes_the_queue(void **state) {
                 if (m.header.type == LINK_RESULT && m.result.refusal.reason == REFUSAL_UNKNOWN_SESSION)
                         refused++;
         }
-        print_message("%u of %u batches came too late\n", refused, BATCHES);
-        assert_true(refused > BATCHES / 2);     /* more than what can be on its way to the queue */
         assert_false(device_copies(device, 1 << 20, 0x11000, map, map + PAGE, 0x43));
         close(device);
         close(fd);
         holder_end(&h);
+        return refused;
+}
+
+/* Operations that wait in line do not keep the mappings alive. On a busy machine the holder may be done with the line before we
+ * hang up: then there is another one. */
+static void test_overtakes_the_queue(void **state) {
+        unsigned refused = 0;
+
+        (void)state;
+        for (int i = 0; i < ATTEMPTS && refused <= BATCHES / 2; i++)
+                refused = refused_in_line();
+        print_message("%u of %u batches came too late\n", refused, BATCHES);
+        assert_true(refused > BATCHES / 2);     /* more than what can be on its way to the queue */
 }
 
 int main(void) {
