@@ -49,8 +49,10 @@ void failpoint_hit(enum failpoint point) {
                 die();
         hit = atomic_fetch_add(&file->hits[point], 1) + 1;
         at = atomic_load(&file->kill_at[point]);
-        /* The victim first: who sees that somebody has died wants to know who. */
-        if (at == 0 || hit < at || !atomic_compare_exchange_strong(&file->victim, &nobody, (int)getpid()))
+        /* Who disarms it dies, and no other who had seen it armed, even if everything has been made ready for the next by the time
+         * that he goes on. The victim before the rest: who sees that somebody has died wants to know who. */
+        if (at == 0 || hit < at || !atomic_compare_exchange_strong(&file->kill_at[point], &at, 0) ||
+            !atomic_compare_exchange_strong(&file->victim, &nobody, (int)getpid()))
                 return;
         atomic_store(&file->fired, (unsigned)point + 1);
         die();

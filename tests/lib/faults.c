@@ -54,6 +54,7 @@ void faults_arm(struct failpoints *f, enum failpoint point, unsigned ahead, enum
 void faults_disarm(struct failpoints *f) {
         for (unsigned i = 0; i < _FAILPOINT_N; i++)
                 atomic_store(&f->kill_at[i], 0);
+        atomic_store(&f->victims, KILL_SELF);
         atomic_store(&f->fired, 0);
         atomic_store(&f->victim, 0);            /* last: with it the next one may die */
 }
