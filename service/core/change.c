@@ -42,7 +42,6 @@ void change_free(struct change *c) {
                 return;
         free(c->gone);
         free(c->made);
-        free(c->elements);
         free(c->pages);
         free(c->old);
         free(c->new);
@@ -101,37 +100,50 @@ static void note_effect(struct change *c, const struct link_map_entry *gone, con
 /* ---- shared pages ---- */
 
 static int refuse_changing(const struct shared_page *p, struct refusal *r) {
+        const struct iova_range page = shared_page_range(p);
+
         refuse(r, REFUSAL_IN_PROGRESS,
                "the IOMMU page 0x%" PRIx64 "-0x%" PRIx64 ", which this mapping shares, is being changed by another request; "
-               "repeat when that is done", p->iova, p->iova + (UINT64_C(1) << p->page_shift) - 1);
-        r->conflict_first = p->iova;
-        r->conflict_last = p->iova + (UINT64_C(1) << p->page_shift) - 1;
+               "repeat when that is done", page.first, page.last);
+        r->conflict_first = page.first;
+        r->conflict_last = page.last;
         return -1;
 }
 
-/* A mapping that shares the page already: the one to name when two disagree. */
-static const struct mapping *sharer(struct domain *d, const struct shared_page *p, const struct mapping *not_this) {
-        const struct iova_range page = { p->iova, p->iova + (UINT64_C(1) << p->page_shift) - 1 };
+/* A mapping that shares the page already: the one to name when two disagree. If there is none any more, the page itself. */
+static struct iova_range sharer(struct domain *d, const struct shared_page *p, const struct mapping *not_this) {
+        const struct iova_range page = shared_page_range(p);
         struct mapping *m = mapping_set_find(&d->mappings, page);
 
         while (m && m == not_this)
                 m = mapping_set_next(&d->mappings, m);
-        return m && iova_range_overlaps(m->range, page) ? m : NULL;
+        return m && iova_range_overlaps(m->range, page) ? m->range : page;
 }
 
 static int refuse_disagreement(struct change *c, const struct shared_page *p, const struct mapping *m, uint64_t offset,
                                struct refusal *r) {
-        const struct mapping *other = sharer(c->domain, p, m);
-        uint64_t last = p->iova + (UINT64_C(1) << p->page_shift) - 1;
+        const struct iova_range other = sharer(c->domain, p, m), page = shared_page_range(p);
 
         refuse(r, REFUSAL_OVERLAP,
                "0x%" PRIx64 "-0x%" PRIx64 " and the mapping 0x%" PRIx64 "-0x%" PRIx64 " share the IOMMU page 0x%" PRIx64
                "-0x%" PRIx64 ", behind which can be one page only: there is offset 0x%" PRIx64 " of memory object %" PRIu64
                ", and 0x%" PRIx64 " of %" PRIu64 " was asked for",
-               m->range.first, m->range.last, other ? other->range.first : p->iova, other ? other->range.last : last,
-               p->iova, last, p->offset, p->memory->id, offset, m->memory->id);
-        r->conflict_first = other ? other->range.first : p->iova;
-        r->conflict_last = other ? other->range.last : last;
+               m->range.first, m->range.last, other.first, other.last, page.first, page.last, p->offset, p->memory->id, offset,
+               m->memory->id);
+        r->conflict_first = other.first;
+        r->conflict_last = other.last;
+        return -1;
+}
+
+static int refuse_exposed(struct change *c, const struct shared_page *p, const struct mapping *m, struct refusal *r) {
+        const struct iova_range other = sharer(c->domain, p, m), page = shared_page_range(p);
+
+        refuse(r, REFUSAL_OVERLAP,
+               "0x%" PRIx64 "-0x%" PRIx64 " touches the IOMMU page 0x%" PRIx64 "-0x%" PRIx64 ", all of which is exposed for the "
+               "mapping 0x%" PRIx64 "-0x%" PRIx64 ", made before the domain had a device; unmap that first",
+               m->range.first, m->range.last, page.first, page.last, other.first, other.last);
+        r->conflict_first = other.first;
+        r->conflict_last = other.last;
         return -1;
 }
 
@@ -140,21 +152,9 @@ static int check_exposed(struct change *c, const struct mapping *m, struct refus
         struct shared_page_set *pages = &c->domain->pages;
         struct iova_range seen = mapping_seen(m);
 
-        for (struct shared_page *p = shared_page_in(pages, seen); p && p->iova <= seen.last; p = shared_page_next(pages, p)) {
-                const struct mapping *other = sharer(c->domain, p, m);
-                uint64_t last = p->iova + (UINT64_C(1) << p->page_shift) - 1;
-
-                if (p->page_shift == m->page_shift)
-                        continue;
-                refuse(r, REFUSAL_OVERLAP,
-                       "0x%" PRIx64 "-0x%" PRIx64 " touches the IOMMU page 0x%" PRIx64 "-0x%" PRIx64 ", all of which is exposed "
-                       "for the mapping 0x%" PRIx64 "-0x%" PRIx64 ", made before the domain had a device; unmap that first",
-                       m->range.first, m->range.last, p->iova, last, other ? other->range.first : p->iova,
-                       other ? other->range.last : last);
-                r->conflict_first = other ? other->range.first : p->iova;
-                r->conflict_last = other ? other->range.last : last;
-                return -1;
-        }
+        for (struct shared_page *p = shared_page_in(pages, seen); p && p->iova <= seen.last; p = shared_page_next(pages, p))
+                if (p->page_shift != m->page_shift)
+                        return refuse_exposed(c, p, m, r);
         return 0;
 }
 
@@ -264,15 +264,6 @@ int change_add(struct change *c, struct mapping *m, bool rest, struct refusal *r
         return add_pages(c, m, r);
 }
 
-int change_note_element(struct change *c, size_t element, struct refusal *r) {
-        uint32_t *slot = APPEND(c, elements);
-
-        if (!slot)
-                return out_of_memory(r);
-        *slot = (uint32_t)element;
-        return 0;
-}
-
 void change_name_element(const struct change *c, size_t n_old, struct refusal *r) {
         size_t entry = r->element < 0 ? SIZE_MAX : (size_t)r->element - n_old;  /* an unmap becomes too large */
         struct iova_range range;
@@ -280,9 +271,9 @@ void change_name_element(const struct change *c, size_t n_old, struct refusal *r
         r->element = -1;
         if (entry >= c->n_new || !iova_range_make(c->new[entry].iova, c->new[entry].length, &range))
                 return;
-        for (size_t i = 0; i < c->n_elements && r->element < 0; i++)
+        for (size_t i = 0; i < c->n_made && r->element < 0; i++)
                 if (iova_range_overlaps(mapping_seen(c->made[i]), range))
-                        r->element = (int32_t)c->elements[i];
+                        r->element = (int32_t)c->made[i]->element;
 }
 
 int change_remove(struct change *c, struct mapping *m, struct refusal *r) {

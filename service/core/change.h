@@ -32,8 +32,6 @@ struct change {
         struct domain *domain;
         struct mapping **gone, **made;
         size_t n_gone, room_gone, n_made, room_made;
-        uint32_t *elements;             /* of a map: from which element of the request each of made is; merged ones: the first */
-        size_t n_elements, room_elements;
         size_t n_rests;                 /* the last ones of made: what stays of the gone; not in the tree */
         struct change_page *pages;
         size_t n_pages, room_pages;
@@ -63,10 +61,8 @@ void change_free(struct change *c);     /* the record alone; NULL is fine */
  * ranges named: I4). The node is the change's from then on, also when it is refused. */
 int change_add(struct change *c, struct mapping *m, bool rest, struct refusal *r);
 
-/* The last one that came is from that element of a map request. */
-int change_note_element(struct change *c, size_t element, struct refusal *r);
-/* The holder refused an entry of its message, of which the first n_old are unmaps: r->element becomes the element of the request
- * that the entry is for. */
+/* The holder refused an entry of the message for a map, of which the first n_old are unmaps: r->element becomes the element of the
+ * request that the entry is for. */
 void change_name_element(const struct change *c, size_t n_old, struct refusal *r);
 
 /* A live mapping goes: becomes UNMAPPING. IN_PROGRESS as above. */

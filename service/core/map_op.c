@@ -98,8 +98,8 @@ static uint64_t next_element(struct elements *l, struct map_element *ret) {
         return memory;
 }
 
-/* One element, reserved. -1: refused. */
-static int admit_element(struct change *c, const struct map_element *e, uint64_t memory_id, struct refusal *r) {
+/* One element, the i-th of the request, reserved. -1: refused. */
+static int admit_element(struct change *c, const struct map_element *e, size_t i, uint64_t memory_id, struct refusal *r) {
         struct domain *d = c->domain;
         struct iova_range range;
         struct memory *memory;
@@ -118,6 +118,7 @@ static int admit_element(struct change *c, const struct map_element *e, uint64_t
         m->access = e->access;
         m->chunk_shift = e->chunk ? (uint8_t)__builtin_ctzll(e->chunk) : 0;
         m->page_shift = page_shift;
+        m->element = (uint32_t)i;
         m->state = MAPPING_INTENDED;
         memory->mappings++;
         return change_add(c, m, false, r);
@@ -132,7 +133,7 @@ static int admit_elements(struct change *c, const struct map_request *req, uint6
                 size_t i = l.next;
                 uint64_t memory = next_element(&l, &e);
 
-                if (admit_element(c, &e, memory, r) < 0 || change_note_element(c, i, r) < 0) {
+                if (admit_element(c, &e, i, memory, r) < 0) {
                         r->element = (int32_t)i;
                         return -1;
                 }

@@ -34,6 +34,7 @@ struct mapping {
         uint8_t chunk_shift;            /* may be cut at multiples of 2^n bytes from its beginning; 0: nowhere */
         uint8_t page_shift;             /* not 0: it exposes the IOMMU pages of 2^n bytes that it touches */
         bool touches;                   /* it needs page tables that its domain did not have */
+        uint32_t element;               /* while it is intended: of the request that makes it; of merged ones the first */
         struct change *by;              /* the request that is about to unmap it, while it is being admitted */
         struct mapping *next_free;
 };

@@ -35,11 +35,15 @@ struct shared_page *shared_page_from(struct shared_page_set *s, uint64_t iova) {
         return RB_NFIND(shared_page_tree, &s->tree, &key);
 }
 
+struct iova_range shared_page_range(const struct shared_page *p) {
+        return (struct iova_range){ p->iova, p->iova + ((UINT64_C(1) << p->page_shift) - 1) };
+}
+
 struct shared_page *shared_page_in(struct shared_page_set *s, struct iova_range range) {
         struct shared_page *p = shared_page_from(s, range.first);
         struct shared_page *before = p ? RB_PREV(shared_page_tree, &s->tree, p) : RB_MAX(shared_page_tree, &s->tree);
 
-        if (before && before->iova + ((UINT64_C(1) << before->page_shift) - 1) >= range.first)
+        if (before && shared_page_range(before).last >= range.first)
                 return before;
         return p && p->iova <= range.last ? p : NULL;
 }

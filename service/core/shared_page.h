@@ -41,6 +41,7 @@ void shared_page_set_init(struct shared_page_set *s);
 void shared_page_set_clear(struct shared_page_set *s);
 
 struct shared_page *shared_page_find(struct shared_page_set *s, uint64_t iova);
+struct iova_range shared_page_range(const struct shared_page *p);
 /* The first one at iova or above. */
 struct shared_page *shared_page_from(struct shared_page_set *s, uint64_t iova);
 /* The first one that has a part of the range, wherever it begins; NULL: none. */
