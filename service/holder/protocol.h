@@ -221,6 +221,6 @@ struct link_revoker {
 
 struct link_dump_attachment {
         struct link_attach attach;
-        uint32_t acked;
+        uint32_t acked;                 /* 1: a broker has said so once, and the client may have the fd. The next says it again */
         uint32_t container_sent;        /* 1: the first fd is the container's (sent once per container) */
 };

@@ -6,30 +6,11 @@
  */
 #include "test_core_crash.h"
 
-static uint64_t attach(struct holder *h, uint64_t domain) {
-        const struct attach_request request = { .domain = domain, .device = "edu0" };
-        struct asked a = asked_new();
-
-        device_attach_request(h->session, &request, &a.reply);
-        holder_expect(h, LINK_ATTACH);
-        holder_done(h);
-        assert_done(&a);
-        return a.answer.id;
-}
-
-static void expect_ack(struct holder *h, uint64_t attachment) {
-        struct link_attachment ack;
-
-        holder_expect(h, LINK_ATTACH_ACK);
-        memcpy(&ack, h->got.payload, sizeof ack);
-        assert_int_equal(ack.attachment, attachment);
-}
-
 static void dump_attachment(struct holder *h, uint64_t domain, uint64_t attachment, bool acked) {
         struct link_dump_attachment m = { .attach = { .attachment = attachment, .backend = BACKEND_SOFT,
                                                       .group = BROKER_SOFT_GROUP_BASE }, .acked = acked };
 
-        strcpy(m.attach.device, "edu0");
+        strcpy(m.attach.device, SOFT_DEVICE);
         dump_send(h, LINK_DUMP_ATTACHMENT, domain, 0, &m, sizeof m);
 }
 
@@ -37,14 +18,10 @@ static void restart_with(bool acked) {
         uint64_t domain, attachment;
         struct holder *h;
 
-        core.options.n_soft_devices = 1;
-        strcpy(core.options.soft_devices[0], "edu0");
-        core_start();
+        core_start_with_device();
         h = holder_open("alpha");
         domain = make_domain(h);
-        EVENTUALLY(!broker_is_recovering(core.broker));
-        attachment = attach(h, domain);
-        expect_ack(h, attachment);
+        attachment = attach_device(h, domain, &(struct container_info){ 0 });
         EVENTUALLY(sql("SELECT count(*) FROM op WHERE settled = 0") == 0);
         crash(h);
         core_start();
@@ -52,7 +29,7 @@ static void restart_with(bool acked) {
         dump_domain(h, domain, NULL, 0);
         dump_attachment(h, domain, attachment, acked);
         holder_done(h);
-        expect_ack(h, attachment);
+        holder_expect_ack(h, attachment);
         EVENTUALLY(is_back(h));
 }
 

@@ -14,17 +14,8 @@ static struct holder *h;
 static uint64_t domain, memory;
 
 static void attach(void) {
-        const struct attach_request request = { .domain = domain, .device = "edu0" };
-        struct link_result result = { .refusal = { .element = -1, .conflict_first = 1 } };
-        struct asked a = asked_new();
-
-        result.info = (struct container_info){ .page_sizes = SMALL | LARGE, .max_mappings = 1000, .n_ranges = 1,
-                                               .ranges = { { 0, UINT64_MAX } } };
-        device_attach_request(h->session, &request, &a.reply);
-        holder_expect(h, LINK_ATTACH);
-        holder_answer(h, &result);
-        assert_done(&a);
-        holder_expect(h, LINK_ATTACH_ACK);
+        (void)attach_device(h, domain, &(struct container_info){ .page_sizes = SMALL | LARGE, .max_mappings = 1000, .n_ranges = 1,
+                                                                 .ranges = { { 0, UINT64_MAX } } });
 }
 
 /* Of the memory what lies at the same place of it. */
@@ -70,11 +61,8 @@ static void assert_taken(uint64_t from, uint64_t length, bool expose, uint64_t b
 }
 
 static void begin(void) {
-        core.options.n_soft_devices = 1;
-        strcpy(core.options.soft_devices[0], "edu0");
         core.options.soft.page_sizes = LARGE;
-        core_start();
-        EVENTUALLY(!broker_is_recovering(core.broker));
+        core_start_with_device();
         h = holder_open("alpha");
         domain = make_domain(h);
         memory = make_memory(h, 4 * LARGE);

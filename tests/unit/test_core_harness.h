@@ -457,14 +457,48 @@ static inline void ask_register(struct holder *h, uint64_t size, struct asked *a
         memory_register_request(h->session, &request, &a->reply);
 }
 
-static inline uint64_t make_domain(struct holder *h) {
-        const struct create_domain_request request = { .label = "test" };
+static inline uint64_t make_domain_as(struct holder *h, const struct create_domain_request *request) {
         struct asked a = asked_new();
 
-        domain_create_request(h->session, &request, &a.reply);
+        domain_create_request(h->session, request, &a.reply);
         holder_expect(h, LINK_DOMAIN_CREATE);
         holder_done(h);
         assert_done(&a);
+        return a.answer.id;
+}
+
+static inline uint64_t make_domain(struct holder *h) {
+        return make_domain_as(h, &(struct create_domain_request){ .label = "test" });
+}
+
+#define SOFT_DEVICE "edu0"
+
+/* Instead of core_start(): with a device, which may be attached at once. */
+static inline void core_start_with_device(void) {
+        core.options.n_soft_devices = 1;
+        strcpy(core.options.soft_devices[0], SOFT_DEVICE);
+        core_start();
+        EVENTUALLY(!broker_is_recovering(core.broker));
+}
+
+static inline void holder_expect_ack(struct holder *h, uint64_t attachment) {
+        struct link_attachment ack;
+
+        holder_expect(h, LINK_ATTACH_ACK);
+        memcpy(&ack, h->got.payload, sizeof ack);
+        assert_int_equal(ack.attachment, attachment);
+}
+
+/* Attaches it to the domain; info: what its IOMMU is like. */
+static inline uint64_t attach_device(struct holder *h, uint64_t domain, const struct container_info *info) {
+        const struct attach_request request = { .domain = domain, .device = SOFT_DEVICE };
+        struct asked a = asked_new();
+
+        device_attach_request(h->session, &request, &a.reply);
+        holder_expect(h, LINK_ATTACH);
+        holder_answer(h, &(struct link_result){ .refusal = { .element = -1, .conflict_first = 1 }, .info = *info });
+        assert_done(&a);
+        holder_expect_ack(h, a.answer.id);
         return a.answer.id;
 }
 

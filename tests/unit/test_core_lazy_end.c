@@ -16,17 +16,6 @@ struct scene {
         struct asked destroyed;
 };
 
-static uint64_t make_lazy_domain(struct holder *h) {
-        const struct create_domain_request request = { .label = "lazy", .lazy = true };
-        struct asked a = asked_new();
-
-        domain_create_request(h->session, &request, &a.reply);
-        holder_expect(h, LINK_DOMAIN_CREATE);
-        holder_done(h);
-        assert_done(&a);
-        return a.answer.id;
-}
-
 /* An unmap waits, and the holder has been told to destroy its domain. */
 static void begin(struct scene *s) {
         struct destroy_domain_request request = { .force = true };
@@ -38,7 +27,7 @@ static void begin(struct scene *s) {
         core_start();
         memory_is_unsealed = true;
         s->h = holder_open("alpha");
-        request.domain = s->domain = make_lazy_domain(s->h);
+        request.domain = s->domain = make_domain_as(s->h, &(struct create_domain_request){ .label = "lazy", .lazy = true });
         map(s->h, s->domain, make_memory(s->h, 64 * PAGE), AT, PAGE);
         ask_unmap(s->h, s->domain, AT, PAGE, 0, &a);
         assert_done(&a);

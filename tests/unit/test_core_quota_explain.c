@@ -18,14 +18,7 @@ static void begin(enum resource what, uint64_t limit) {
 }
 
 static uint64_t domain_called(const char *label) {
-        const struct create_domain_request request = { .label = label };
-        struct asked a = asked_new();
-
-        domain_create_request(h->session, &request, &a.reply);
-        holder_expect(h, LINK_DOMAIN_CREATE);
-        holder_done(h);
-        assert_done(&a);
-        return a.answer.id;
+        return make_domain_as(h, &(struct create_domain_request){ .label = label });
 }
 
 static void refused_map(uint64_t domain, uint64_t pages, struct asked *ret) {
