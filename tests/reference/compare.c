@@ -236,7 +236,7 @@ static bool compare_mapping(struct run *r, uint32_t client, const struct model_d
 
         if (!x)
                 return disagree(r, "the service lists a mapping at 0x%" PRIx64 ", the model has none there", got->iova);
-        model_exposure(&r->model, d, x, &partial, &first, &last, &access);
+        model_exposure(d, x, &partial, &first, &last, &access);
         if (got->exposed_first <= got->exposed_last && !partial)
                 return disagree(r, "the mapping at 0x%" PRIx64 " is said to expose pages", got->iova);
         return same(r, "a mapping's length", got->length, x->length) &&

@@ -128,12 +128,11 @@ struct translation model_translate(const struct model *m, uint32_t client, uint3
         return t;
 }
 
-void model_exposure(const struct model *m, const struct model_domain *d, const struct model_mapping *x, bool *ret_partial,
-                    uint64_t *ret_first, uint64_t *ret_last, uint32_t *ret_access) {
+void model_exposure(const struct model_domain *d, const struct model_mapping *x, bool *ret_partial, uint64_t *ret_first,
+                    uint64_t *ret_last, uint32_t *ret_access) {
         uint64_t edges[2];
         unsigned n = edges_of(x, edges);
 
-        (void)m;
         *ret_first = seen_first(x);
         *ret_last = seen_end(x) - 1;
         *ret_partial = is_partial(x);
@@ -161,7 +160,7 @@ static unsigned table_shift(const struct model *m, unsigned level) {
 
 void touch_tables(const struct model *m, struct model_domain *d, const struct model_mapping *x) {
         uint64_t first = seen_first(x), last = seen_end(x) - 1;
-        bool is_far = m->world.far_pages > 0 && first >= m->world.far_base;
+        bool is_far = world_is_far(&m->world, first);
         uint64_t base = is_far ? m->world.far_base : m->world.base;
 
         if (d->met && !(is_far && m->world.far_levels > 1))

@@ -167,5 +167,5 @@ uint64_t model_smallest_page(const struct model *m, const struct model_domain *d
 bool model_knows_constraints(const struct model *m, const struct model_domain *d);
 uint64_t model_cell_bytes(const struct model *m);
 /* Of a mapping: does it touch IOMMU pages in part, what devices see because of it, and the union of access in those pages. */
-void model_exposure(const struct model *m, const struct model_domain *d, const struct model_mapping *x, bool *ret_partial,
-                    uint64_t *ret_first, uint64_t *ret_last, uint32_t *ret_access);
+void model_exposure(const struct model_domain *d, const struct model_mapping *x, bool *ret_partial, uint64_t *ret_first,
+                    uint64_t *ret_last, uint32_t *ret_access);

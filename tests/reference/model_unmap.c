@@ -78,7 +78,7 @@ static void judge_cells(const struct model *m, const struct model_domain *d, uin
 static void judge_range(const struct model *m, const struct model_domain *d, const struct op_element *e, uint32_t policy,
                         const bool taken[CELLS], struct verdict *v) {
         const struct world *w = &m->world;
-        bool is_far = w->far_pages > 0 && e->iova >= w->far_base;
+        bool is_far = world_is_far(w, e->iova);
         uint64_t first = is_far ? w->far_base : w->base, last = first + (is_far ? w->far_pages : w->n_pages) * w->page - 1;
 
         if (e->length == 0)

@@ -40,17 +40,24 @@ static void count(const struct model_domain *d, struct model_window_view *w) {
                 }
 }
 
+static struct model_window_view second_window(const struct model *m, const struct model_domain *d) {
+        struct model_window_view w = { .start = m->world.far_base, .length = far_bytes(m), .page = d->second.page,
+                                       .quota = d->second.quota, .table_bytes = window_tables(m, d) };
+
+        count(d, &w);
+        return w;
+}
+
 uint32_t model_windows(const struct model *m, const struct model_domain *d, struct model_window_view ret[WINDOWS]) {
         const struct world_range *first = &m->world.ranges[0];
 
         ret[0] = (struct model_window_view){ .start = first->first, .length = first->last - first->first + 1,
                                              .page = m->world.page };
-        ret[1] = (struct model_window_view){ .start = m->world.far_base, .length = far_bytes(m), .page = d->second.page,
-                                             .quota = d->second.quota, .table_bytes = window_tables(m, d) };
         count(d, &ret[0]);
-        if (d->second.there)
-                count(d, &ret[1]);
-        return d->second.there ? 2 : 1;
+        if (!d->second.there)
+                return 1;
+        ret[1] = second_window(m, d);
+        return 2;
 }
 
 /* ---- what is mapped in them ---- */
@@ -90,27 +97,27 @@ void judge_window(const struct model *m, const struct model_domain *d, uint64_t 
 
 /* Memory of pages that are as large, and no more bytes than the window was made for. */
 void judge_in_window(const struct model *m, const struct model_domain *d, const struct op_element *e, struct verdict *v) {
-        struct model_window_view w[WINDOWS];
+        struct model_window_view w;
         struct complaint *c;
 
         if (!model_is_in_second(m, d, e->iova))
                 return;
-        (void)model_windows(m, d, w);
-        if (m->world.host_page < w[1].page) {
+        w = second_window(m, d);
+        if (m->world.host_page < w.page) {
                 c = complain(v, IOMMUD_REASON_MEMORY_PAGE_SIZE);
                 c->amounts = true;
-                c->limit = w[1].page;
+                c->limit = w.page;
                 c->asked = m->world.host_page;
         }
-        if (w[1].quota == 0 || w[1].mapped_bytes + e->length <= w[1].quota)
+        if (w.quota == 0 || w.mapped_bytes + e->length <= w.quota)
                 return;
         c = complain(v, IOMMUD_REASON_QUOTA_EXCEEDED);
         c->amounts = c->conflict = true;
-        c->limit = w[1].quota;
-        c->used = w[1].mapped_bytes;
+        c->limit = w.quota;
+        c->used = w.mapped_bytes;
         c->asked = e->length;
-        c->conflict_first = w[1].start;
-        c->conflict_last = w[1].start + w[1].length - 1;
+        c->conflict_first = w.start;
+        c->conflict_last = w.start + w.length - 1;
 }
 
 /* ---- made and removed ---- */
@@ -141,7 +148,6 @@ static void complain_of_no_device(const struct model_domain *d, struct verdict *
 void play_window(struct model *m, const struct op *op, struct verdict *v) {
         static struct model after;
         struct model_domain *d = &m->clients[op->client].domains[op->domain];
-        struct model_window_view w[WINDOWS];
         uint64_t page = UINT64_C(1) << op->flags;
 
         complain_of_no_device(d, v);
@@ -164,25 +170,24 @@ void play_window(struct model *m, const struct op *op, struct verdict *v) {
         if (v->n > 0)
                 return;
         *m = after;
-        (void)model_windows(m, d, w);
-        v->window = w[1];
+        v->window = second_window(m, d);
 }
 
 /* Nothing waits for a flush any more then, whether it is removed or not. */
 void play_unwindow(struct model *m, const struct op *op, struct verdict *v) {
         struct model_domain *d = &m->clients[op->client].domains[op->domain];
-        struct model_window_view w[WINDOWS];
+        struct model_window_view w;
 
         flush(m, d);
-        (void)model_windows(m, d, w);
+        w = second_window(m, d);
         complain_of_no_device(d, v);
-        if (w[1].mappings > 0 && op->flags == 0) {
+        if (w.mappings > 0 && op->flags == 0) {
                 struct complaint *c = complain(v, IOMMUD_REASON_IN_USE);
 
                 c->amounts = c->conflict = true;
-                c->used = w[1].mappings;
-                c->conflict_first = w[1].start;
-                c->conflict_last = w[1].start + w[1].length - 1;
+                c->used = w.mappings;
+                c->conflict_first = w.start;
+                c->conflict_last = w.start + w.length - 1;
         }
         if (v->n > 0)
                 return;

@@ -86,6 +86,10 @@ uint64_t world_page_iova(const struct world *w, uint32_t page) {
         return page < w->n_pages ? w->base + page * w->page : w->far_base + (page - w->n_pages) * w->page;
 }
 
+bool world_is_far(const struct world *w, uint64_t iova) {
+        return w->far_pages > 0 && iova >= w->far_base;
+}
+
 uint32_t world_page_at(const struct world *w, uint64_t iova) {
         if (iova >= w->base && (iova - w->base) / w->page < w->n_pages)
                 return (uint32_t)((iova - w->base) / w->page);

@@ -55,6 +55,8 @@ uint32_t world_pages(const struct world *w);
 uint64_t world_page_iova(const struct world *w, uint32_t page);
 /* The number of the page that has that address; world_pages(): none has. */
 uint32_t world_page_at(const struct world *w, uint64_t iova);
+/* Where the second window is, or would be. */
+bool world_is_far(const struct world *w, uint64_t iova);
 
 /* splitmix64 */
 uint64_t random_next(uint64_t *state);
