@@ -6,6 +6,7 @@
 # SECTIONS="NAME..." on the host, only those.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/agents.sh"
+. "$(dirname "$0")/model.sh"
 . "$(dirname "$0")/power_windows.sh"
 . "$(dirname "$0")/power_ledger.sh"
 . "$(dirname "$0")/power_reference.sh"
