@@ -462,15 +462,25 @@ static void print_result(struct trial *t) {
         assert_true(!t->real || t->orphans_of_both > 0);
 }
 
+static const char *write_tenants(const struct trial *t, char *text, size_t size) {
+        size_t n = 0;
+
+        for (size_t i = 0; i < CLIENTS; i++)
+                n += (size_t)(t->real ? snprintf(text + n, size - n, "[tenant c%zu]\nrule = uid:%zu\n", i, FIRST_USER + i)
+                                      : snprintf(text + n, size - n, "[tenant c%zu]\nown_socket = yes\n", i));
+        if (t->real)    /* asks for orphans */
+                (void)snprintf(text + n, size - n, "[tenant other]\nrule = uid:0\n");
+        return text;
+}
+
 static struct service *new_service(const struct trial *t) {
+        char tenants[CLIENTS * 64 + 64];
+
         return service_new(&(struct service_options){
                 .failpoints = true, .backend = t->real ? "vfio-type1" : NULL,
                 .limits = "session_starts_per_second = 1000\nrecover_seconds = 10\n",
                 .soft = "dma_delay_us = 1\ndevices = edu0 edu1 edu2\n",
-                .tenants = t->real ? "[tenant c0]\nrule = uid:54321\n[tenant c1]\nrule = uid:54322\n"
-                                     "[tenant c2]\nrule = uid:54323\n[tenant other]\nrule = uid:0\n"
-                                   : "[tenant c0]\nown_socket = yes\n[tenant c1]\nown_socket = yes\n"
-                                     "[tenant c2]\nown_socket = yes\n" });
+                .tenants = write_tenants(t, tenants, sizeof tenants) });
 }
 
 static void name_device(struct trial *t, size_t i) {
